@@ -1,0 +1,56 @@
+# Everything runs in .venv, which is made once from requirements.lock.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: install model lint format types test test-slow bench lock clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): requirements.lock pyproject.toml setup.py
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
+		sys.exit(None if (3, 11) <= v < (3, 13) else "lexbeam needs Python 3.11 or 3.12; make PYTHON=… names one")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+# The default model, fetched once into the cache.
+model: $(INSTALLED)
+	$(BIN)/lexbeam models pull multilingual-e5-small-q4
+
+# mypy finds the three folders under their package's name here.
+build/typing/lexbeam:
+	mkdir -p $@
+	for folder in models transforms pipeline; do ln -sfn ../../../$$folder $@/$$folder; done
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(INSTALLED) build/typing/lexbeam
+	$(BIN)/mypy -p lexbeam.models -p lexbeam.transforms -p lexbeam.pipeline
+
+test: model
+	$(BIN)/python -m pytest -n 2
+
+test-slow: model
+	$(BIN)/lexbeam models pull all-MiniLM-L6-v2
+	$(BIN)/python -m pytest -n 2 -m slow
+
+# The script that people write today against `lexbeam run`: make bench INPUT=corpus.jsonl
+bench: model
+	$(BIN)/python benchmarks/end_to_end.py --input $(INPUT)
+
+# Writes requirements.lock anew; needs uv (`pip install uv`).
+lock:
+	uv pip compile pyproject.toml --extra openvino --extra dev --universal --python-version 3.11 \
+		--no-emit-index-url --no-header --no-annotate -o requirements.lock
+
+clean:
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
