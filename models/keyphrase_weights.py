@@ -1,0 +1,95 @@
+"""Weights of the fused keywords: one object, so that a file can replace them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from lexbeam.models.config import ConfigError
+
+FEATURE_NAMES = ("tfidf", "tr10", "att", "nw", "nw1", "trsub", "rep")
+
+
+@dataclass(frozen=True)
+class FeatureWeights:
+    """Weight of each feature of a candidate phrase, all standardised within the document.
+
+    Attributes:
+        tfidf: ln(1 + tf) * idf of the phrase.
+        tr10: ln of 100 times the sum of its words' TextRank scores, plus .001.
+        att: ln of the attention that it receives in the last layer of the encoder, plus .01.
+        nw: its number of words.
+        nw1: 1 for a single word.
+        trsub: highest tf of a longer candidate that contains it, divided by its own tf.
+        rep: 1 where the whole corpus has it at least twice.
+    """
+
+    tfidf: float = 0.0
+    tr10: float = 0.0
+    att: float = 0.0
+    nw: float = 0.0
+    nw1: float = 0.0
+    trsub: float = 0.0
+    rep: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value in self.as_dict().items():
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not is_number or not abs(value) < float("inf"):
+                raise ConfigError("keyword_weights", value, f"{name} must be a finite number")
+
+    def as_dict(self) -> dict[str, float]:
+        """Weights by the features' names, in the order of `FEATURE_NAMES`."""
+        return {name: getattr(self, name) for name in FEATURE_NAMES}
+
+
+@dataclass(frozen=True)
+class KeyphraseWeights:
+    """Weights by language and by whether the document was encoded.
+
+    Fitted under fixed signs on abstracts with keyphrases that people chose (English: Inspec,
+    Hulth 2003, and SemEval-2017 task 10, Augenstein et al. 2017; Chinese: the development part of
+    CSL, Li et al. 2022). Documents that are neither Chinese nor English take the English ones.
+    """
+
+    english: FeatureWeights = field(
+        default_factory=lambda: FeatureWeights(tfidf=0.3, tr10=0.3, att=1.0, nw=-0.45, nw1=-0.4)
+    )
+    chinese: FeatureWeights = field(
+        default_factory=lambda: FeatureWeights(
+            tfidf=0.2, att=0.8, nw=-1.1, nw1=-0.65, trsub=-0.35, rep=0.25
+        )
+    )
+    english_without_attention: FeatureWeights = field(
+        default_factory=lambda: FeatureWeights(tfidf=0.5, tr10=0.3, nw=-0.1, nw1=-0.4)
+    )
+    chinese_without_attention: FeatureWeights = field(
+        default_factory=lambda: FeatureWeights(tfidf=0.5, nw=-0.8, nw1=-0.65, trsub=-0.3, rep=0.2)
+    )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> KeyphraseWeights:
+        """Weights as read from a file: sets by name, each a mapping of features to numbers.
+
+        A set that is not named keeps its default; a feature that a set does not name weighs 0.
+
+        Raises:
+            ConfigError: a set or feature is unknown, or a weight is no finite number.
+        """
+        sets = {entry.name for entry in fields(cls)}
+        weights: dict[str, FeatureWeights] = {}
+        for name, features in values.items():
+            if name not in sets or not isinstance(features, Mapping):
+                known = ", ".join(sorted(sets))
+                raise ConfigError("keyword_weights", name, f"must be a mapping, one of {known}")
+            unknown = sorted(map(str, set(features) - set(FEATURE_NAMES)))
+            if unknown:
+                known = ", ".join(FEATURE_NAMES)
+                raise ConfigError("keyword_weights", unknown[0], f"choose features of {known}")
+            weights[name] = FeatureWeights(**features)
+        return cls(**weights)
+
+    def as_dict(self) -> dict[str, dict[str, float]]:
+        """What `from_dict` takes."""
+        return {entry.name: getattr(self, entry.name).as_dict() for entry in fields(self)}
