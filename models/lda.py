@@ -1,0 +1,346 @@
+"""Latent Dirichlet allocation by batch MAP-EM (the CVB0 family; Asuncion et al. 2009).
+
+A pass infers every document's topic proportions theta from uniform, with the topics phi of the
+pass before, and sums the expected counts n_kw; then phi_kw = (eta + n_kw) / (V eta + n_k). Few
+inner iterations in the first two thirds of the passes act as annealing. Sums are exact (see
+`lda_statistics`): the model is the same bit for bit for any blocks, order, threads and workers.
+
+A pass is `state.begin_pass()`, `statistics.add(...)` over the corpus in any parts, merged, and
+`state.advance(statistics)`; `fit` does that inside one process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from lexbeam.models.config import LdaConfig
+from lexbeam.models.lda_bow import Bow, BowSource, Int64Array, iterate
+from lexbeam.models.lda_export import to_gensim, to_sklearn
+from lexbeam.models.lda_kernels import LIKELIHOOD_BITS
+from lexbeam.models.lda_model import (
+    FORMAT_VERSION,
+    LdaModel,
+    cached_model,
+    config_of,
+    fold_in,
+    read_arrays,
+    write_arrays,
+)
+from lexbeam.models.lda_outputs import document_topics, keywords_lda, top_term_ids, top_terms
+from lexbeam.models.lda_statistics import (
+    FRACTION_BITS,
+    MIN_FRACTION_BITS,
+    BoolArray,
+    Float64Array,
+    SufficientStatistics,
+    check_mass,
+    start_counts,
+    start_spread,
+    topic_term_probabilities,
+)
+
+__all__ = [
+    "Bow",
+    "BowSource",
+    "LdaModel",
+    "LdaState",
+    "PassMetrics",
+    "SufficientStatistics",
+    "cached_model",
+    "document_topics",
+    "effective_num_topics",
+    "fit",
+    "fold_in",
+    "keywords_lda",
+    "to_gensim",
+    "to_sklearn",
+    "top_term_ids",
+    "top_terms",
+]
+
+EARLY_ITERATIONS = 3
+LATE_ITERATIONS = 6
+MIN_HELD_OUT_DOCUMENTS = 1_000
+STOP_TOLERANCE = 1e-3  # nats a held-out token that a pass of the last third must gain
+
+
+def effective_num_topics(num_topics: int, num_documents: int, num_terms: int = 1) -> int | None:
+    """Topics that a corpus can carry.
+
+    Args:
+        num_topics: K as asked for.
+        num_documents: documents with at least one term of the vocabulary.
+        num_terms: terms of the vocabulary.
+
+    Returns:
+        K, no more than there are documents; None (no LDA) for fewer than two documents or an
+        empty vocabulary.
+    """
+    if num_documents < 2 or num_terms < 1:
+        return None
+    return min(num_topics, num_documents)
+
+
+@dataclass(frozen=True)
+class PassMetrics:
+    """What a pass measured, with the topics it began with.
+
+    Attributes:
+        pass_number: from 1.
+        inner_iterations: a document.
+        log_likelihood: nats a training token.
+        held_out_log_likelihood: nats a token by document completion; None if not measured.
+    """
+
+    pass_number: int
+    inner_iterations: int
+    log_likelihood: float
+    held_out_log_likelihood: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class LdaState:
+    """Everything a fit needs to go on after a pass.
+
+    Attributes:
+        config: with the effective num_topics.
+        topic_term_counts: (num_terms, num_topics) int64, sums of the last pass (start values
+            before the first) in units of 2^-fraction_bits tokens.
+        fraction_bits: see above.
+        completed_passes: passes made.
+        held_out_log_likelihood: of the last pass in units of 2^-20 nats; None if not measured.
+        is_finished: all passes are made, or the held-out likelihood stands still.
+    """
+
+    config: LdaConfig
+    topic_term_counts: Int64Array
+    fraction_bits: int = FRACTION_BITS
+    completed_passes: int = 0
+    held_out_log_likelihood: int | None = None
+    is_finished: bool = False
+
+    @classmethod
+    def start(
+        cls, config: LdaConfig, num_terms: int, fraction_bits: int = FRACTION_BITS
+    ) -> LdaState:
+        """The state before the first pass; raises ValueError for an unusable scale."""
+        if not MIN_FRACTION_BITS <= fraction_bits <= FRACTION_BITS:
+            raise ValueError(
+                f"fraction_bits must be {MIN_FRACTION_BITS} to {FRACTION_BITS}, not {fraction_bits}"
+            )
+        spread = start_spread(config.passes)
+        counts = start_counts(config.seed, 0, num_terms, config.num_topics, spread)
+        return cls(config, counts >> (FRACTION_BITS - fraction_bits), fraction_bits)
+
+    @property
+    def num_terms(self) -> int:
+        """V."""
+        return int(self.topic_term_counts.shape[0])
+
+    @property
+    def inner_iterations(self) -> int:
+        """Of the next pass."""
+        return LATE_ITERATIONS if self.in_last_third else EARLY_ITERATIONS
+
+    @property
+    def in_last_third(self) -> bool:
+        """Whether the next pass is in the last third: there held-out documents are measured."""
+        return 3 * self.completed_passes >= 2 * self.config.passes
+
+    def topic_term(self) -> Float64Array:
+        """(num_terms, num_topics) float64, phi for the next pass."""
+        return topic_term_probabilities(
+            self.topic_term_counts,
+            self.topic_term_counts.sum(axis=0, dtype=np.int64),
+            self.num_terms,
+            self.config.topic_word_prior,
+            self.fraction_bits,
+        )
+
+    def begin_pass(self) -> SufficientStatistics:
+        """Empty sums for the next pass."""
+        return SufficientStatistics(self.num_terms, self.config.num_topics, self.fraction_bits)
+
+    def add(
+        self,
+        statistics: SufficientStatistics,
+        bow: Bow,
+        topic_term: Float64Array,
+        *,
+        held_out: BoolArray | None = None,
+        num_threads: int = 1,
+    ) -> None:
+        """E-step of the next pass over a block, into `statistics`."""
+        statistics.add(
+            bow,
+            topic_term,
+            self.config.doc_topic_prior,
+            self.inner_iterations,
+            held_out=held_out,
+            evaluate=held_out is not None and self.in_last_third,
+            num_threads=num_threads,
+        )
+
+    def advance(self, statistics: SufficientStatistics) -> LdaState:
+        """The state after a pass, from its sums over the whole corpus."""
+        completed = self.completed_passes + 1
+        held_out, num_tokens = statistics.held_out_log_likelihood, statistics.num_held_out_tokens
+        stands_still = False
+        if num_tokens and self.held_out_log_likelihood is not None:
+            least = STOP_TOLERANCE * num_tokens * 2**LIKELIHOOD_BITS
+            stands_still = held_out - self.held_out_log_likelihood < least
+        return replace(
+            self,
+            topic_term_counts=statistics.topic_term_counts,
+            completed_passes=completed,
+            held_out_log_likelihood=held_out if num_tokens else None,
+            is_finished=stands_still or completed >= self.config.passes,
+        )
+
+    def metrics(self, statistics: SufficientStatistics) -> PassMetrics:
+        """Measured by the pass that this state is about to make, from its sums."""
+        unit = 2.0**-LIKELIHOOD_BITS
+        held_out = None
+        if statistics.num_held_out_tokens:
+            held_out = statistics.held_out_log_likelihood * unit / statistics.num_held_out_tokens
+        return PassMetrics(
+            pass_number=self.completed_passes + 1,
+            inner_iterations=self.inner_iterations,
+            log_likelihood=statistics.log_likelihood * unit / max(1, statistics.num_tokens),
+            held_out_log_likelihood=held_out,
+        )
+
+    def model(self) -> LdaModel:
+        """The model as of the last pass."""
+        return LdaModel(
+            self.config, self.topic_term_counts, self.fraction_bits, self.completed_passes
+        )
+
+    def save(self, directory: str | Path) -> None:
+        """Write a checkpoint; the same state gives the same bytes."""
+        values = asdict(self.config) | {
+            "format_version": FORMAT_VERSION,
+            "fraction_bits": self.fraction_bits,
+            "num_terms": self.num_terms,
+            "completed_passes": self.completed_passes,
+            "held_out_log_likelihood": self.held_out_log_likelihood,
+            "is_finished": self.is_finished,
+        }
+        write_arrays(directory, self.topic_term_counts, values)
+
+    @classmethod
+    def load(cls, directory: str | Path) -> LdaState:
+        """Read a checkpoint; raises ValueError naming a missing or damaged file."""
+        counts, values = read_arrays(directory)
+        held_out = values["held_out_log_likelihood"]
+        return cls(
+            config=config_of(values),
+            topic_term_counts=counts,
+            fraction_bits=int(values["fraction_bits"]),
+            completed_passes=int(values["completed_passes"]),
+            held_out_log_likelihood=None if held_out is None else int(held_out),
+            is_finished=bool(values["is_finished"]),
+        )
+
+
+@dataclass(frozen=True)
+class CorpusSize:
+    """What must be known before the first pass: documents with terms, entries and tokens."""
+
+    num_documents: int
+    num_entries: int
+    num_tokens: int
+    num_held_out: int
+
+
+def corpus_size(source: BowSource, held_out: BoolArray | None = None) -> CorpusSize:
+    """Measure a corpus, one look at every block.
+
+    Raises:
+        ValueError: `held_out` has not one value for every document.
+    """
+    place = documents = entries = tokens = num_held_out = 0
+    for block in iterate(source):
+        documents += block.num_documents
+        entries += len(block.term_ids)
+        tokens += block.num_tokens
+        if held_out is not None:
+            mask = held_out[place : place + len(block)]
+            num_held_out += int(np.count_nonzero(mask & ~block.is_empty[: len(mask)]))
+        place += len(block)
+    if held_out is not None and len(held_out) != place:
+        raise ValueError(f"held_out has {len(held_out)} values for {place} documents")
+    return CorpusSize(documents, entries, tokens, num_held_out)
+
+
+def fit(
+    source: BowSource,
+    num_terms: int,
+    config: LdaConfig,
+    *,
+    num_threads: int = 1,
+    held_out: BoolArray | None = None,
+    on_pass: Callable[[LdaState, PassMetrics], None] | None = None,
+    state: LdaState | None = None,
+    fraction_bits: int = FRACTION_BITS,
+) -> LdaModel | None:
+    """Fit topics inside one process.
+
+    Memory beside the corpus: (num_threads + 2) x num_topics x num_terms x 8 bytes.
+
+    Args:
+        source: a `Bow`, or a function that gives the corpus' blocks (`schemas.BOW` or `Bow`) in
+            the same order each time it is called.
+        num_terms: V, terms of the vocabulary.
+        config: num_topics is reduced to the number of documents.
+        num_threads: for the E-step; no bit of the result depends on it.
+        held_out: (documents,) bool; where at least 1,000 documents with terms are marked, they
+            are kept out of the topics, and passes end in the last third once their likelihood
+            gains less than STOP_TOLERANCE a token. With fewer, all documents are fitted.
+        on_pass: called after every pass with the state, which it may save, and what the pass
+            measured.
+        state: a saved state to go on from; the result has the same bits.
+        fraction_bits: of the sums; a coarser scale takes more tokens.
+
+    Returns:
+        The model, or None for fewer than two documents with terms or an empty vocabulary.
+
+    Raises:
+        ValueError: sums could overflow (the message names a coarser scale), `state` is of another
+            fit, or a term id is out of range.
+    """
+    size = corpus_size(source, held_out)
+    num_topics = effective_num_topics(config.num_topics, size.num_documents, num_terms)
+    if num_topics is None:
+        return None
+    check_mass(size.num_tokens, size.num_entries, fraction_bits)
+    config = replace(config, num_topics=num_topics)
+    if state is None:
+        state = LdaState.start(config, num_terms, fraction_bits)
+    elif (state.config, state.num_terms, state.fraction_bits) != (config, num_terms, fraction_bits):
+        raise ValueError(f"the state is of another fit: {state.config}, {state.num_terms} terms")
+    mask = held_out if size.num_held_out >= MIN_HELD_OUT_DOCUMENTS else None
+    while not state.is_finished:
+        statistics = _run_pass(state, source, mask, num_threads)
+        metrics = state.metrics(statistics)
+        state = state.advance(statistics)
+        if on_pass is not None:
+            on_pass(state, metrics)
+    return state.model()
+
+
+def _run_pass(
+    state: LdaState, source: BowSource, held_out: BoolArray | None, num_threads: int
+) -> SufficientStatistics:
+    topic_term = state.topic_term()
+    statistics = state.begin_pass()
+    place = 0
+    for block in iterate(source):
+        mask = None if held_out is None else held_out[place : place + len(block)]
+        state.add(statistics, block, topic_term, held_out=mask, num_threads=num_threads)
+        place += len(block)
+    return statistics
