@@ -1,0 +1,136 @@
+"""The encoder's forward pass in OpenVINO, from a converted model that is cached on disk.
+
+A cached model loads without torch or transformers, which take seconds to import.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lexbeam.models.catalogue import cache_dir
+from lexbeam.models.encoder_spec import ModelError, ModelSpec, damaged
+
+if TYPE_CHECKING:
+    from lexbeam.models.config import EncoderConfig
+
+Array = npt.NDArray[np.float32]
+
+GRAPH_REVISION = 1  # raised when PooledEncoder changes, so that older conversions are not used
+GRAPH_FILE = "model.xml"
+_PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
+
+
+def import_openvino() -> Any:
+    """Import OpenVINO without its telemetry, which would report every import to a server."""
+    if "openvino" not in sys.modules:
+        known = sys.modules.get("openvino_telemetry")
+        # None makes its import fail, and OpenVINO then uses a stub of its own.
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+        try:
+            import openvino.tools.ovc  # noqa: F401
+        finally:
+            del sys.modules["openvino_telemetry"]
+            if known is not None:
+                sys.modules["openvino_telemetry"] = known
+    import openvino
+
+    return openvino
+
+
+def converted_path(spec: ModelSpec, pooling: str) -> Path:
+    """Where the converted model lies in the cache; keyed by weights, pooling and versions."""
+    version = importlib.metadata.version("openvino")
+    key = f"{spec.fingerprint[:32]}-{pooling}-{version}-r{GRAPH_REVISION}"
+    return cache_dir() / "openvino" / key / GRAPH_FILE
+
+
+def ensure_converted(spec: ModelSpec, pooling: str) -> Path:
+    """Convert the model unless it is in the cache; return the converted file's path.
+
+    The folder is built aside and renamed, so that it is either absent or complete.
+    Raises ModelError if the model cannot be loaded or the cache cannot be written.
+    """
+    target = converted_path(spec, pooling)
+    if target.is_file():
+        return target
+    try:
+        target.parent.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".build-", dir=target.parent.parent) as folder:
+            built = Path(folder) / "model"
+            built.mkdir()
+            _convert(spec, pooling, built / GRAPH_FILE)
+            try:
+                os.rename(built, target.parent)
+            except OSError:  # another process was first
+                if not target.is_file():
+                    raise
+    except OSError as error:
+        raise ModelError(f"model {spec.name}: cannot write {target}: {error}") from error
+    return target
+
+
+def _convert(spec: ModelSpec, pooling: str, path: Path) -> None:
+    """Trace the torch module and save it in float32, batch and length left open."""
+    import torch
+
+    from lexbeam.models.encoder_torch import load_module, quiet_transformers
+
+    openvino = import_openvino()
+    module = load_module(spec, "float32", pooling)
+    length = min(12, spec.max_positions)
+    ids = torch.full((2, length), 3, dtype=torch.int64)
+    mask = torch.ones_like(ids)
+    mask[1, length // 2 :] = 0  # padding, so that the mask is part of the traced graph
+    shape = openvino.PartialShape([-1, -1])
+    with quiet_transformers(), warnings.catch_warnings():
+        # The frontend traces with an interface that torch has announced to retire, and the
+        # tracer warns of shape checks whose outcome does not depend on the input here.
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
+        graph = openvino.convert_model(module, example_input=(ids, mask), input=[shape, shape])
+    openvino.save_model(graph, path, compress_to_fp16=False)
+
+
+class OpenvinoForward:
+    """Runs batches through OpenVINO on the CPU, in float32 or bfloat16.
+
+    Raises ModelError if the converted model cannot be made or read.
+    """
+
+    def __init__(self, spec: ModelSpec, config: EncoderConfig, num_threads: int) -> None:
+        openvino = import_openvino()
+        path = ensure_converted(spec, config.pooling)
+        options = {
+            # Explicit: the default would be bfloat16 wherever the CPU has it.
+            "INFERENCE_PRECISION_HINT": _PRECISIONS[config.dtype],
+            "INFERENCE_NUM_THREADS": num_threads,
+            "NUM_STREAMS": 1,
+            # Pinned threads of several processes would all sit on the first cores.
+            "ENABLE_CPU_PINNING": False,
+        }
+        try:
+            compiled = openvino.Core().compile_model(path, "CPU", options)
+        except RuntimeError as error:
+            raise damaged(path.parent, path.name, str(error)) from error
+        self._request = compiled.create_infer_request()
+
+    def __call__(
+        self, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64]
+    ) -> tuple[Array, Array]:
+        """(n, length) ids and mask to pooled (n, d) and received attention (n, length)."""
+        outputs = self._request.infer([ids, mask])
+        return outputs[0], outputs[1]
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        """Whether `error` says that the batch did not fit into memory."""
+        return isinstance(error, MemoryError) or "bad_alloc" in str(error)
