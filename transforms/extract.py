@@ -1,0 +1,165 @@
+"""The extract stage: every document's keywords, topics and embedding, and every rejected one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from apache_beam.metrics import Metrics
+
+from lexbeam.models import schemas
+from lexbeam.models.failures import error_text
+from lexbeam.models.features import FeatureConfig, FeatureModels, document_features
+from lexbeam.transforms import blocks
+from lexbeam.transforms.bisect import process_bisecting
+from lexbeam.transforms.tokenize import TOKENIZE_FAILED
+
+ERRORS = "errors"
+EXTRACT_FAILED = "extract-failed"
+DUPLICATE_ID = "duplicate-id"
+
+
+@dataclass(frozen=True)
+class ExtractConfig:
+    """What extract writes.
+
+    Attributes:
+        features: which features, how many keywords and the files of the corpus models.
+        keep_text: whether documents get a column `text`.
+        keep_columns: extra columns of the input.
+    """
+
+    features: FeatureConfig
+    keep_text: bool = False
+    keep_columns: tuple[str, ...] = ()
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """Schema of the documents."""
+        return schemas.documents_schema(
+            self.features.dimensions, keep_text=self.keep_text, keep_columns=self.keep_columns
+        )
+
+
+class ExtractDoFn(beam.DoFn):  # type: ignore[misc]
+    """Zipped blocks to blocks of documents, and blocks of errors under the tag `errors`."""
+
+    def __init__(self, config: ExtractConfig) -> None:
+        self._config = config
+        self._documents = Metrics.counter("ExtractFeatures", "documents-out")
+        self._rejected = Metrics.counter("ExtractFeatures", "documents-rejected")
+
+    def setup(self) -> None:
+        self._models = FeatureModels.load(self._config.features)
+
+    def process(self, block: pa.RecordBatch) -> Iterator[pa.RecordBatch | beam.pvalue.TaggedOutput]:
+        split = blocks.split_of(block)
+        if blocks.is_last(block):
+            yield blocks.last_block(self._config.schema, split)
+            yield beam.pvalue.TaggedOutput(ERRORS, blocks.last_block(schemas.ERRORS, split))
+            return
+        good = block.filter(is_good(block))
+        pieces = process_bisecting(good, self._documents_of, self._reject)
+        documents = pa.concat_batches([documents for documents, _ in pieces])
+        errors = pa.concat_batches([error_rows(block), *(errors for _, errors in pieces)])
+        self._documents.inc(documents.num_rows)
+        self._rejected.inc(errors.num_rows)
+        yield blocks.of_split(documents, split)
+        yield beam.pvalue.TaggedOutput(ERRORS, blocks.of_split(errors, split))
+
+    def _documents_of(self, good: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+        """Documents, and no errors."""
+        columns = dict(zip(good.schema.names, good.columns, strict=True))
+        columns |= document_features(good, self._models, self._config.features)
+        columns["text"] = columns["content"]
+        arrays = [
+            columns[field.name] if field.name in columns else pa.nulls(good.num_rows, field.type)
+            for field in self._config.schema
+        ]
+        documents = pa.RecordBatch.from_arrays(arrays, schema=self._config.schema)
+        return documents, pa.RecordBatch.from_pylist([], schema=schemas.ERRORS)
+
+    def _reject(
+        self, document: pa.RecordBatch, error: BaseException
+    ) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+        """No document, and the error of the one that failed."""
+        row = {name: document[name][0].as_py() for name in ("doc_id", "source", "position")}
+        row |= {"stage": "extract", "error_type": EXTRACT_FAILED, "message": error_text(error)}
+        nothing = pa.RecordBatch.from_pylist([], schema=self._config.schema)
+        return nothing, pa.RecordBatch.from_pylist([row], schema=schemas.ERRORS)
+
+
+def is_good(block: pa.RecordBatch) -> pa.Array:
+    """Which rows are documents: neither rejected, nor dropped, nor failed in encoding."""
+    good = pc.and_(pc.is_null(block["error_type"]), pc.invert(block["dropped"]))
+    if "encode_error_type" in block.schema.names:
+        good = pc.and_(good, pc.is_null(block["encode_error_type"]))
+    return good
+
+
+def error_rows(block: pa.RecordBatch) -> pa.RecordBatch:
+    """Rows of schemas.ERRORS for the block's documents that are not good, in order."""
+    rows = []
+    for row in np.flatnonzero(~np.array(is_good(block).to_pylist(), bool)).tolist():
+        document = {name: block[name][row].as_py() for name in _error_columns(block)}
+        stage, error_type, message = _reason(document)
+        place = {name: document[name] for name in ("doc_id", "source", "position")}
+        rows.append(place | {"stage": stage, "error_type": error_type, "message": message})
+    return pa.RecordBatch.from_pylist(rows, schema=schemas.ERRORS)
+
+
+def _error_columns(block: pa.RecordBatch) -> list[str]:
+    names = ["doc_id", "source", "position", "error_type", "error_message", "dropped"]
+    names += ["first_source", "first_position", "encode_error_type", "encode_error_message"]
+    return [name for name in names if name in block.schema.names]
+
+
+def _reason(document: dict[str, object]) -> tuple[str, object, object]:
+    """Stage, type and message of a rejected document."""
+    if document["error_type"] is not None:
+        stage = "tokenize" if document["error_type"] == TOKENIZE_FAILED else "read"
+        return stage, document["error_type"], document["error_message"]
+    if document["dropped"]:
+        place = f"{document['first_source']}, position {document['first_position']}"
+        message = f"id {document['doc_id']!r} stands first in {place}"
+        return "corpus", DUPLICATE_ID, message
+    return "encode", document["encode_error_type"], document["encode_error_message"]
+
+
+class ExtractFeatures(beam.PTransform):  # type: ignore[misc]
+    """Zipped blocks to documents (main output) and `errors`."""
+
+    def __init__(self, config: ExtractConfig) -> None:
+        super().__init__()
+        self._config = config
+
+    def expand(self, blocks_in: beam.PCollection) -> beam.pvalue.DoOutputsTuple:
+        extract = beam.ParDo(ExtractDoFn(self._config)).with_output_types(pa.RecordBatch)
+        outputs = blocks_in | "Extract" >> extract.with_outputs(ERRORS, main="documents")
+        # Beam gives the declared type, and so its coder, to the main output only.
+        outputs[ERRORS].element_type = pa.RecordBatch
+        return outputs
+
+
+class CollectErrorsDoFn(beam.DoFn):  # type: ignore[misc]
+    """Zipped blocks to blocks of errors alone, for jobs that write no documents."""
+
+    def process(self, block: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        split = blocks.split_of(block)
+        if blocks.is_last(block):
+            yield blocks.last_block(schemas.ERRORS, split)
+        else:
+            yield blocks.of_split(error_rows(block), split)
+
+
+class CollectErrors(beam.PTransform):  # type: ignore[misc]
+    """The rejected documents of every split."""
+
+    def expand(self, blocks_in: beam.PCollection) -> beam.PCollection:
+        collect = beam.ParDo(CollectErrorsDoFn()).with_output_types(pa.RecordBatch)
+        return blocks_in | "CollectErrors" >> collect

@@ -1,0 +1,325 @@
+"""Parts: the files through which stages hand documents on, one for every split.
+
+A part is committed whole, under a name that follows from its split alone, by put-if-absent:
+of two workers that wrote the same part the later one discards its file. A stage that is run again
+starts from the parts that are still missing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from lexbeam.transforms import storage
+
+# A row group ends after so many rows, or the row that fills so many bytes: a rule on rows alone, so
+# that a part's bytes do not depend on the size of the blocks that were written.
+ROWS_PER_ROW_GROUP = 1024
+BYTES_PER_ROW_GROUP = 32 << 20
+# Blocks are read back with about as many bytes, so that long documents do not fill the memory.
+BYTES_PER_BLOCK = 4 << 20
+STATISTICS_KEY = b"lexbeam.statistics"
+
+_PART_NAME = re.compile(r"^part-(\d{5,})-of-(\d{5,})\.parquet$")
+
+
+@dataclass(frozen=True)
+class PartFolder:
+    """The parts of one stage: `path`/part-i-of-n.parquet.
+
+    Attributes:
+        path: a local folder or URL.
+        num_parts: as many as there are splits.
+    """
+
+    path: str
+    num_parts: int
+
+    def part(self, index: int) -> str:
+        """Path of the part of split `index`."""
+        return storage.join(self.path, f"part-{index:05d}-of-{self.num_parts:05d}.parquet")
+
+    def parts(self) -> list[str]:
+        """Paths of all parts, in the order of the splits."""
+        return [self.part(index) for index in range(self.num_parts)]
+
+    def missing(self) -> list[int]:
+        """Indices of the splits whose part is not there yet."""
+        found = set()
+        for file in storage.list_tree(self.path):
+            match = _PART_NAME.match(file.path.rsplit("/", 1)[-1])
+            if match and int(match[2]) == self.num_parts:
+                found.add(int(match[1]))
+        return [index for index in range(self.num_parts) if index not in found]
+
+    def is_complete(self) -> bool:
+        """Whether every part is there."""
+        return not self.missing()
+
+
+class PartWriter:
+    """Writes one part: batches in, a committed file out.
+
+    The bytes of the file depend on the rows and the statistics alone.
+    """
+
+    def __init__(self, path: str, schema: pa.Schema) -> None:
+        self.path = path
+        self.num_rows = 0
+        self._schema = schema.remove_metadata()
+        self._pending: list[pa.RecordBatch] = []
+        self._pending_rows = 0
+        self._pending_bytes = 0
+        storage.make_parent(path)
+        descriptor, self._temporary = tempfile.mkstemp(
+            prefix=".part-", suffix=".tmp", dir=_temporary_folder(path)
+        )
+        os.close(descriptor)
+        self._writer = pq.ParquetWriter(self._temporary, self._schema, compression="zstd")
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Add rows; raises ValueError where the batch's schema is not the part's."""
+        batch = batch.replace_schema_metadata(None)
+        if not batch.schema.equals(self._schema):
+            raise ValueError(f"{self.path}: rows of schema {batch.schema}, not {self._schema}")
+        self.num_rows += batch.num_rows
+        sizes = row_bytes(batch)
+        while batch.num_rows:
+            filled = np.cumsum(sizes) + self._pending_bytes >= BYTES_PER_ROW_GROUP
+            until_full = int(np.argmax(filled)) + 1 if filled.any() else batch.num_rows
+            taken = min(until_full, ROWS_PER_ROW_GROUP - self._pending_rows, batch.num_rows)
+            self._pending.append(batch.slice(0, taken))
+            self._pending_rows += taken
+            self._pending_bytes += int(sizes[:taken].sum())
+            batch, sizes = batch.slice(taken), sizes[taken:]
+            is_full = self._pending_bytes >= BYTES_PER_ROW_GROUP
+            if is_full or self._pending_rows == ROWS_PER_ROW_GROUP:
+                self._flush()
+
+    def commit(self, statistics: Mapping[str, Any] | None = None) -> bool:
+        """Finish the file and publish it; False where another writer was first."""
+        self._flush()
+        if statistics:
+            text = json_text(statistics)
+            self._writer.add_key_value_metadata({STATISTICS_KEY: text.encode()})
+        self._writer.close()
+        try:
+            return storage.commit_file(self._temporary, self.path)
+        finally:
+            self._remove()
+
+    def abandon(self) -> None:
+        """Leave nothing behind."""
+        try:
+            self._writer.close()
+        finally:
+            self._remove()
+
+    def _flush(self) -> None:
+        if not self._pending_rows:
+            return
+        table = pa.Table.from_batches(self._pending, self._schema).combine_chunks()
+        self._writer.write_table(table, row_group_size=ROWS_PER_ROW_GROUP)
+        self._pending, self._pending_rows, self._pending_bytes = [], 0, 0
+
+    def _remove(self) -> None:
+        Path(self._temporary).unlink(missing_ok=True)
+
+
+def row_bytes(batch: pa.RecordBatch) -> npt.NDArray[np.int64]:
+    """About how many bytes each row takes: its texts, and eight for each item of its lists."""
+    sizes = np.zeros(batch.num_rows, np.int64)
+    for column in batch.columns:
+        if pa.types.is_string(column.type):
+            lengths = pc.binary_length(column)
+        elif pa.types.is_list(column.type):
+            lengths = pc.multiply(pc.list_value_length(column), 8)
+        else:
+            continue
+        sizes += lengths.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+    return sizes
+
+
+def json_text(value: Any) -> str:
+    """JSON with sorted keys: the same value gives the same bytes."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)
+
+
+def _temporary_folder(path: str) -> str | None:
+    """Beside a local part, so that it can be linked to its name; else the temporary folder."""
+    return os.path.dirname(storage.local_path(path)) if storage.is_local(path) else None
+
+
+def write_part(path: str, table: pa.Table, statistics: Mapping[str, Any] | None = None) -> bool:
+    """Write a whole table as one part; False where another writer was first."""
+    writer = PartWriter(path, table.schema)
+    try:
+        for batch in table.to_batches():
+            writer.write(batch)
+        return writer.commit(statistics)
+    except BaseException:
+        writer.abandon()
+        raise
+
+
+def write_row_groups(path: str, tables: Sequence[pa.Table]) -> bool:
+    """Write tables of one schema as the row groups of one part, empty ones included.
+
+    Returns False where another writer was first.
+    """
+    storage.make_parent(path)
+    with tempfile.TemporaryDirectory(prefix="lexbeam-") as folder:
+        temporary = str(Path(folder, "part"))
+        with pq.ParquetWriter(temporary, tables[0].schema, compression="zstd") as writer:
+            for table in tables:
+                # One call makes one row group unless the table is larger than this.
+                writer.write_table(table, row_group_size=max(1, table.num_rows))
+        return storage.commit_file(temporary, path)
+
+
+def open_part(path: str) -> pq.ParquetFile:
+    """A part, ready to be read; local files are memory-mapped."""
+    if storage.is_local(path):
+        return pq.ParquetFile(storage.local_path(path), memory_map=True)
+    return pq.ParquetFile(storage.open_read(path))
+
+
+def read_part(path: str, columns: list[str] | None = None) -> pa.Table:
+    """A whole part, or some columns of it."""
+    with open_part(path) as part:
+        return part.read(columns=columns)
+
+
+def part_statistics(path: str) -> dict[str, Any]:
+    """What a transform reported of this split; empty where it reported nothing."""
+    with open_part(path) as part:
+        metadata = part.metadata.metadata or {}
+    return dict(json.loads(metadata.get(STATISTICS_KEY, b"{}")))
+
+
+class BlockSource(Protocol):
+    """Where a map stage reads the blocks of a split from."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Schema of the blocks."""
+        ...
+
+    def batches(self, split: int) -> Iterator[pa.RecordBatch]:
+        """The rows of one split, in order."""
+        ...
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Some columns of a stage's parts, renamed where a name would stand twice."""
+
+    folder: PartFolder
+    schema: pa.Schema
+    names: tuple[str, ...]
+    renamed: tuple[tuple[str, str], ...] = ()
+
+    def fields(self) -> list[pa.Field]:
+        """The columns' fields under their new names."""
+        new_names = dict(self.renamed)
+        return [self.schema.field(name).with_name(new_names.get(name, name)) for name in self.names]
+
+
+@dataclass(frozen=True)
+class ZippedParts:
+    """Row-aligned parts of several stages, side by side.
+
+    Where `dropped` names the folder of dropped rows, the column `dropped` (bool) says which rows
+    are later documents of an id, and `first_source` and `first_position` where the first stands.
+    """
+
+    columns: tuple[Columns, ...]
+    dropped: PartFolder | None = None
+    block_rows: int = 256
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Schema of the zipped blocks."""
+        fields = [field for columns in self.columns for field in columns.fields()]
+        if self.dropped:
+            fields += _DROPPED_FIELDS
+        return pa.schema(fields)
+
+    def batches(self, split: int) -> Iterator[pa.RecordBatch]:
+        """The split's rows in blocks; raises ValueError where the parts differ in rows."""
+        rows_per_block = self._rows_per_block(split)
+        readers = [self._column_batches(columns, split, rows_per_block) for columns in self.columns]
+        dropped = self._dropped_rows(split)
+        first_row = 0
+        for batches in itertools.zip_longest(*readers):
+            num_rows = max(batch.num_rows for batch in batches if batch is not None)
+            if any(batch is None or batch.num_rows != num_rows for batch in batches):
+                raise ValueError(f"parts of split {split} are not row-aligned at row {first_row}")
+            arrays = [array for batch in batches for array in batch.columns]
+            if self.dropped:
+                arrays += _dropped_columns(dropped, first_row, num_rows)
+            yield pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+            first_row += num_rows
+
+    def _rows_per_block(self, split: int) -> int:
+        """Rows a block, the same for every zipped part: fewer where documents are long."""
+        smallest = self.block_rows
+        for columns in self.columns:
+            with open_part(columns.folder.part(split)) as part:
+                smallest = min(smallest, _rows_of_bytes(part, BYTES_PER_BLOCK))
+        return max(1, smallest)
+
+    def _column_batches(
+        self, columns: Columns, split: int, num_rows: int
+    ) -> Iterator[pa.RecordBatch]:
+        with open_part(columns.folder.part(split)) as part:
+            for batch in part.iter_batches(num_rows, columns=list(columns.names)):
+                yield batch.select(list(columns.names))
+
+    def _dropped_rows(self, split: int) -> dict[int, tuple[str, int]]:
+        if self.dropped is None:
+            return {}
+        columns = read_part(self.dropped.part(split)).to_pydict()
+        places = zip(columns["first_source"], columns["first_position"], strict=True)
+        return dict(zip(columns["row"], places, strict=True))
+
+
+def _rows_of_bytes(part: pq.ParquetFile, num_bytes: int) -> int:
+    """Rows that take about so many bytes where they take the most."""
+    groups = [part.metadata.row_group(index) for index in range(part.metadata.num_row_groups)]
+    largest = max((group.total_byte_size / max(1, group.num_rows) for group in groups), default=0)
+    return int(num_bytes / max(1.0, largest)) + 1
+
+
+_DROPPED_FIELDS = [
+    pa.field("dropped", pa.bool_()),
+    pa.field("first_source", pa.string()),
+    pa.field("first_position", pa.int64()),
+]
+
+
+def _dropped_columns(
+    dropped: Mapping[int, tuple[str, int]], first_row: int, num_rows: int
+) -> list[pa.Array]:
+    firsts = [dropped.get(row) for row in range(first_row, first_row + num_rows)]
+    columns = (
+        [first is not None for first in firsts],
+        [first and first[0] for first in firsts],
+        [first and first[1] for first in firsts],
+    )
+    return [
+        pa.array(column, field.type) for column, field in zip(columns, _DROPPED_FIELDS, strict=True)
+    ]
