@@ -1,0 +1,227 @@
+"""The command line: `lexbeam run | fit | transform | verify | inspect | models`.
+
+Only the standard library and light modules are imported before a command's options have been
+checked, so that help and usage errors answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Any
+
+from lexbeam.models.config import ConfigError
+from lexbeam.pipeline import options
+from lexbeam.pipeline.errors import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_TOO_MANY_REJECTED,
+    EXIT_USAGE,
+    JobError,
+    TooManyRejectedError,
+    UsageError,
+)
+
+_JOBS = {
+    "run": "fit the corpus models, then write features for every document",
+    "fit": "fit the corpus models only: vocabulary, idf, LDA",
+    "transform": "write features for new documents with the corpus models of an earlier run",
+}
+_EPILOG = "Options that lexbeam does not know, such as --runner, go to Beam."
+
+
+def job_parser(command: str) -> argparse.ArgumentParser:
+    """The parser of `run`, `fit` or `transform`; holds only the options that were given."""
+    parser = options.Parser(
+        prog=f"lexbeam {command}",
+        description=_JOBS[command].capitalize() + ".",
+        epilog=_EPILOG,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    if command == "transform":
+        parser.add_argument("--model", metavar="DIR", help="a run, or the folder model/ of one")
+    options.add_input_options(parser)
+    options.add_corpus_options(parser)
+    options.add_feature_options(parser)
+    options.add_run_options(parser)
+    return parser
+
+
+def main_parser() -> argparse.ArgumentParser:
+    """The parser of the first word."""
+    parser = options.Parser(
+        prog="lexbeam",
+        description="Keywords, topics and embeddings of Chinese and English corpora.",
+        allow_abbrev=False,
+    )
+    version = metadata.version("lexbeam")
+    parser.add_argument("--version", action="version", version=f"lexbeam {version}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name, text in _JOBS.items():
+        commands.add_parser(name, help=text, add_help=False)
+    verify = commands.add_parser("verify", help="check a run's files against its manifest")
+    verify.add_argument("run", metavar="RUN", help="OUT/runs/RUN_ID, or OUT for its latest run")
+    inspect = commands.add_parser("inspect", help="show a run, or one of its documents")
+    inspect.add_argument("run", metavar="RUN", help="OUT/runs/RUN_ID, or OUT for its latest run")
+    inspect.add_argument("doc_id", metavar="DOC_ID", nargs="?", help="id of a document")
+    models = commands.add_parser("models", help="list the models, or fetch one")
+    actions = models.add_subparsers(dest="action", metavar="ACTION", required=True)
+    actions.add_parser("list", help="the catalogue, and what is here")
+    pull = actions.add_parser("pull", help="fetch a model of the catalogue, and convert it")
+    pull.add_argument("name", metavar="NAME")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(arguments)
+    except (ConfigError, UsageError) as error:
+        return _complain(str(error), EXIT_USAGE)
+    except TooManyRejectedError as error:
+        return _complain(str(error), EXIT_TOO_MANY_REJECTED)
+    except JobError as error:
+        return _complain(str(error), EXIT_FAILED)
+    except KeyboardInterrupt:
+        text = "interrupted; what was finished is kept, the same command resumes"
+        return _complain(text, EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of what `inspect` or `verify` prints has gone (`| head`). A job does not end
+        # here: its view goes quiet.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_DONE
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"lexbeam: error: {message}", file=sys.stderr, flush=True)
+    return code
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if arguments and arguments[0] in _JOBS:
+        return _job(arguments[0], arguments[1:])
+    parser = main_parser()
+    parsed = parser.parse_args(arguments)
+    if parsed.command is None:
+        parser.print_help()
+        return EXIT_USAGE
+    if parsed.command == "models":
+        return _models(parsed)
+    return _verify(parsed.run) if parsed.command == "verify" else _inspect(parsed)
+
+
+def _job(command: str, arguments: list[str]) -> int:
+    parser = job_parser(command)
+    given, beam_args = options.parse_job_options(parser, arguments)
+    settings = options.run_settings(given, beam_args)
+    config = options.job_config(given)
+    model_path = given.get("model")
+    if command == "transform" and not model_path:
+        raise UsageError("--model is required: a run, or the folder model/ of one")
+    try:
+        _run_job(command, config, settings, given, model_path)
+    except (ConfigError, UsageError, TooManyRejectedError, JobError):
+        raise
+    except Exception as error:
+        return _report_failure(error, settings.verbose)
+    return EXIT_DONE
+
+
+def _run_job(
+    command: str,
+    config: options.JobConfig,
+    settings: options.RunSettings,
+    given: dict[str, Any],
+    model_path: str | None,
+) -> None:
+    from lexbeam.models.encoder_spec import ModelError
+    from lexbeam.pipeline import corpus_model, prepare, publish
+    from lexbeam.pipeline.progress_view import ProgressView
+    from lexbeam.pipeline.quiet import quiet_libraries
+
+    quiet_libraries(settings.verbose)
+    view = ProgressView(quiet=settings.quiet)
+    settings = prepare.local_settings(settings)
+    model = None
+    try:
+        if model_path is not None:
+            model = corpus_model.load_corpus_model(model_path)
+            config = model.job(config, given)
+        plan = prepare.make_plan(command, config, settings, model, view)
+        # Only now, since it takes seconds: Beam, and what it says of its options.
+        from lexbeam.pipeline import job, launch
+
+        launch.check_runner(settings.beam_args)
+        run, plan = prepare.claim_run(plan, settings, view)
+        if run.is_complete():
+            publish.finish(run, keep_intermediate=settings.keep_intermediate)
+            view.say(f"run {run.run_id} is complete already, with this configuration and input")
+            view.say(f"output: {run.path}")
+        else:
+            job.run_job(run, plan, settings, view)
+    except ModelError as error:
+        raise ConfigError("model_id", config.encoder.model_id, str(error)) from error
+
+
+def _report_failure(error: Exception, verbose: bool) -> int:
+    """Say why the job failed; a change of the input under the job is the user's to mend."""
+    from lexbeam.transforms.splits import SourceChanged
+
+    if "KeyboardInterrupt" in str(error):
+        raise KeyboardInterrupt from error
+    # A runner may hand on the worker's error as text alone.
+    changed = re.search(rf"{SourceChanged.__name__}: (.*)", str(error))
+    if isinstance(error, SourceChanged) or changed:
+        return _complain(changed[1] if changed else str(error), EXIT_USAGE)
+    traceback.print_exception(error, limit=None if verbose else -6)
+    text = "the job failed; what was finished is kept, the same command resumes"
+    return _complain(f"{type(error).__name__}: {error}\n{text}", EXIT_FAILED)
+
+
+def _verify(path: str) -> int:
+    from lexbeam.pipeline import runs, verify
+
+    run = runs.find_run(path)
+    problems = verify.problems_of(run)
+    print("\n".join(verify.verify_lines(run, problems)))
+    return EXIT_FAILED if problems else EXIT_DONE
+
+
+def _inspect(parsed: argparse.Namespace) -> int:
+    from lexbeam.pipeline import inspect, runs
+
+    run = runs.find_run(parsed.run)
+    if parsed.doc_id is None:
+        print("\n".join(inspect.run_lines(run)))
+    else:
+        print("\n".join(inspect.document_lines(run, parsed.doc_id)))
+    return EXIT_DONE
+
+
+def _models(parsed: argparse.Namespace) -> int:
+    from lexbeam.models import catalogue
+    from lexbeam.models.encoder_spec import ModelError
+    from lexbeam.pipeline.models_view import model_table
+
+    if parsed.action == "list":
+        print("\n".join(model_table(catalogue.list_models())))
+        return EXIT_DONE
+    from lexbeam.pipeline import prepare
+
+    try:
+        print(prepare.pull_model(parsed.name, lambda line: print(line, file=sys.stderr)))
+    except ModelError as error:
+        raise UsageError(str(error)) from error
+    return EXIT_DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

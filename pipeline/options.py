@@ -1,0 +1,398 @@
+"""Options of the command line and of `--config` files, and what they mean.
+
+Light on purpose: `lexbeam --help` and usage errors must answer at once, so nothing heavier than
+the standard library is imported here, apart from the safe YAML loader where a file asks for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from lexbeam.models.config import (
+    FEATURES,
+    ConfigError,
+    CountConfig,
+    EncoderConfig,
+    LdaConfig,
+    TextConfig,
+    require,
+    require_at_least,
+)
+from lexbeam.pipeline.errors import UsageError
+from lexbeam.transforms.splits import InputConfig
+
+# What a run id may be: it becomes a folder's name.
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
+
+
+@dataclass(frozen=True)
+class JobConfig:
+    """Everything that decides what a run contains: the run's identity."""
+
+    input: InputConfig
+    text: TextConfig = field(default_factory=TextConfig)
+    counts: CountConfig = field(default_factory=CountConfig)
+    lda: LdaConfig = field(default_factory=LdaConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    features: tuple[str, ...] = FEATURES
+    top_k: int = 20
+    keep_text: bool = False
+
+    def __post_init__(self) -> None:
+        for feature in self.features:
+            require(feature in FEATURES, "features", feature, f"choose from {','.join(FEATURES)}")
+        require(bool(self.features), "features", "", f"name at least one of {','.join(FEATURES)}")
+        require_at_least("top_k", self.top_k, 1)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON-able values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How a run is carried out; no part of its identity.
+
+    Attributes:
+        output: the folder or URL that holds `runs/`.
+        run_id: the run's name; None: resume this job's unfinished run, else a new UTC time.
+        split_size: bytes a split, or `auto`.
+        max_error_fraction: more rejected documents than max(10, fraction x documents) fail the run.
+        keep_intermediate: leave the parts of inner stages in the run's folder.
+        quiet: no progress and no summary.
+        verbose: also log what the libraries below say.
+        beam_args: options that go to Beam unchanged.
+    """
+
+    output: str
+    run_id: str | None = None
+    split_size: str | int = "auto"
+    max_error_fraction: float = 0.01
+    keep_intermediate: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    beam_args: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        require(bool(self.output), "output", self.output, "must not be empty")
+        if self.run_id is not None:
+            check_run_id(self.run_id)
+        fraction = self.max_error_fraction
+        require(0.0 <= fraction <= 1.0, "max_error_fraction", fraction, "must lie in [0, 1]")
+        if self.split_size != "auto":
+            require_at_least("split_size", int(self.split_size), 1)
+
+
+def check_run_id(run_id: str) -> None:
+    """Raise ConfigError unless the id can be the name of one folder."""
+    reason = "use letters, digits, '.', '_', '+' and '-', beginning with a letter or digit"
+    require(bool(_RUN_ID.fullmatch(run_id)) and ".." not in run_id, "run_id", run_id, reason)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError."""
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def number(text: str) -> int | float:
+    """A whole number as int, anything else as float."""
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
+
+
+def split_size(text: str) -> str | int:
+    """`auto`, or bytes with an optional suffix K, M or G (powers of 1,024)."""
+    if text == "auto":
+        return text
+    match = re.fullmatch(r"(\d+)([KMG]?)", text.upper())
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither 'auto' nor bytes such as 16M")
+    return int(match[1]) << 10 * " KMG".index(match[2] or " ")
+
+
+def comma_list(text: str) -> tuple[str, ...]:
+    """Names between commas, each once, in the order given."""
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
+def add_input_options(parser: argparse.ArgumentParser) -> None:
+    """Where documents come from."""
+    group = parser.add_argument_group("input")
+    add = group.add_argument
+    add(
+        "--input",
+        nargs="+",
+        action="extend",
+        metavar="GLOB",
+        help="files, folders or globs; may be repeated",
+    )
+    add("--id_key", metavar="KEY", help="field with a document's id (default: id)")
+    add("--text_key", metavar="KEY", help="field with its text (default: text)")
+    add(
+        "--title_key",
+        metavar="KEY",
+        help="field with its title, where there is one (default: title)",
+    )
+    add(
+        "--id_scope",
+        choices=("corpus", "file"),
+        help="file: ids are unique within a file only, and get its name as prefix",
+    )
+    add(
+        "--text_lines",
+        action="store_true",
+        help="a .txt file holds a document a line, not one document",
+    )
+    add(
+        "--keep_columns",
+        type=comma_list,
+        metavar="A,B",
+        help="further fields of the input to carry into the output",
+    )
+    add("--keep_text", action="store_true", help="write the documents' text too")
+    add("--limit", type=int, metavar="N", help="only the first N documents")
+
+
+def add_corpus_options(parser: argparse.ArgumentParser) -> None:
+    """What is counted and fitted."""
+    group = parser.add_argument_group("tokens, vocabulary and topics")
+    add = group.add_argument
+    add(
+        "--language",
+        choices=("auto", "zh", "en"),
+        help="language of every document (default: auto, each by itself)",
+    )
+    add("--user_dict", metavar="FILE", help="more words, in jieba's dictionary format")
+    add("--stopwords", metavar="FILE", help="more stop words, one a line")
+    add(
+        "--min_df",
+        type=number,
+        metavar="N",
+        help="drop terms in fewer documents; a fraction is a share (default: 2)",
+    )
+    add(
+        "--max_df",
+        type=number,
+        metavar="X",
+        help="drop terms in more of their language's documents (default: 0.5)",
+    )
+    add(
+        "--max_terms",
+        type=int,
+        metavar="N",
+        help="keep so many of the most frequent terms (default: 200000)",
+    )
+    add("--num_topics", type=int, metavar="K", help="topics of the LDA (default: 50)")
+    add("--lda_passes", type=int, metavar="N", help="passes over the corpus (default: 30)")
+    add("--seed", type=int, metavar="N", help="of the LDA's start (default: 0)")
+
+
+def add_feature_options(parser: argparse.ArgumentParser) -> None:
+    """What every document gets."""
+    group = parser.add_argument_group("features and encoder")
+    add = group.add_argument
+    add(
+        "--features",
+        type=comma_list,
+        metavar="A,B",
+        help=f"any of {','.join(FEATURES)} (default: all)",
+    )
+    add("--top_k", type=int, metavar="N", help="keywords in each list (default: 20)")
+    add("--model_id", metavar="NAME", help="a name of 'lexbeam models list', a folder, or a hub id")
+    add("--pooling", choices=("auto", "mean", "cls"), help="default: auto, as the model says")
+    add("--max_seq_length", type=int, metavar="N", help="model tokens a window (default: 512)")
+    add(
+        "--max_batch_tokens",
+        type=int,
+        metavar="N",
+        help="model tokens a batch (default: 1024 on CPU, 32768 on GPU)",
+    )
+    add(
+        "--backend",
+        choices=("auto", "torch", "openvino"),
+        help="default: auto, the fastest that is exact enough",
+    )
+    add("--dtype", choices=("auto", "float32", "bfloat16", "float16", "int8"), help="default: auto")
+    add("--device", choices=("auto", "cpu", "cuda"), help="default: auto")
+    add(
+        "--long_documents",
+        choices=("chunk", "truncate"),
+        help="encode every window, or the first one only (default: chunk)",
+    )
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """How the job is carried out."""
+    group = parser.add_argument_group("the run")
+    add = group.add_argument
+    add("--output", metavar="DIR", help="folder that gets runs/RUN_ID and latest.json")
+    add("--run_id", metavar="NAME", help="name of the run (default: the UTC time)")
+    add(
+        "--split_size",
+        type=split_size,
+        metavar="BYTES",
+        help="input bytes a unit of work, as 16M (default: auto)",
+    )
+    add(
+        "--max_error_fraction",
+        type=float,
+        metavar="X",
+        help="fail when more documents are rejected (default: 0.01, and at least 10 documents)",
+    )
+    add("--keep_intermediate", action="store_true", help="keep the parts of inner stages")
+    add(
+        "--config",
+        metavar="FILE",
+        help="YAML file with any of these options; the command line wins",
+    )
+    add("--quiet", action="store_true", help="no progress and no summary")
+    add("--verbose", action="store_true", help="more of what happens, on stderr")
+
+
+def normalise_flags(arguments: Sequence[str]) -> list[str]:
+    """`--kebab-case` option names as `--snake_case`; values stay as they are."""
+    normalised = []
+    for argument in arguments:
+        if argument.startswith("--") and len(argument) > 2:
+            name, equals, value = argument[2:].partition("=")
+            argument = f"--{name.replace('-', '_')}{equals}{value}"
+        normalised.append(argument)
+    return normalised
+
+
+def parse_job_options(
+    parser: argparse.ArgumentParser, arguments: Sequence[str]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Options that were given, by name, and what goes to Beam.
+
+    `parser` has argument_default=SUPPRESS, so that an option that was not given is not there.
+    Raises UsageError for an option that neither lexbeam nor Beam knows.
+    """
+    given, beam_args = parser.parse_known_args(normalise_flags(arguments))
+    options = vars(given)
+    if "config" in options:
+        file_options, file_beam_args = _read_config(parser, options.pop("config"))
+        options = file_options | options
+        beam_args = file_beam_args + beam_args
+    check_beam_args(beam_args)
+    return options, tuple(beam_args)
+
+
+def _read_config(parser: argparse.ArgumentParser, path: str) -> tuple[dict[str, Any], list[str]]:
+    """A YAML file's options, by way of the command line's own parser."""
+    import yaml
+
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError("config", path, f"cannot be read: {error}") from error
+    if values is None:
+        values = {}
+    if not isinstance(values, Mapping):
+        raise ConfigError("config", path, "must hold a mapping of options to values")
+    arguments = []
+    for name, value in values.items():
+        if name == "config":
+            raise ConfigError("config", path, "may not name another configuration")
+        arguments += _as_arguments(str(name), value, path)
+    try:
+        given, beam_args = parser.parse_known_args(normalise_flags(arguments))
+    except UsageError as error:
+        raise ConfigError("config", path, str(error)) from error
+    return vars(given), beam_args
+
+
+def _as_arguments(name: str, value: Any, path: str) -> list[str]:
+    if isinstance(value, Mapping):
+        raise ConfigError("config", path, f"{name}: a value must be plain or a list")
+    if isinstance(value, list):
+        if name.replace("-", "_") in ("features", "keep_columns"):
+            return [f"--{name}={','.join(map(str, value))}"]
+        return [f"--{name}={item}" for item in value]
+    if isinstance(value, bool):
+        return [f"--{name}"] if value else []
+    return [] if value is None else [f"--{name}={value}"]
+
+
+def known_beam_flags() -> frozenset[str]:
+    """Names of Beam's own options, read from its source text: importing Beam takes seconds."""
+    spec = importlib.util.find_spec("apache_beam")
+    if spec is None or not spec.submodule_search_locations:
+        raise UsageError("apache-beam is not installed")
+    source = Path(spec.submodule_search_locations[0], "options", "pipeline_options.py")
+    return frozenset(re.findall(r"['\"]--([A-Za-z_0-9]+)['\"]", source.read_text(encoding="utf-8")))
+
+
+def check_beam_args(beam_args: Sequence[str]) -> None:
+    """Raise UsageError for an option that Beam does not know either, or a stray word."""
+    if not beam_args:
+        return
+    known = known_beam_flags()
+    expects_value = False
+    for argument in beam_args:
+        if not argument.startswith("--"):
+            if not expects_value:
+                raise UsageError(f"unexpected argument {argument!r}")
+            expects_value = False
+            continue
+        name = argument[2:].partition("=")[0]
+        if name not in known:
+            raise UsageError(f"unknown option --{name}: neither lexbeam nor Beam knows it")
+        expects_value = "=" not in argument
+
+
+def pick(options: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Of the given options those that `names` maps to fields of a dataclass."""
+    return {field_: options[option] for option, field_ in names.items() if option in options}
+
+
+def _same(*names: str) -> dict[str, str]:
+    return {name: name for name in names}
+
+
+def job_config(options: Mapping[str, Any]) -> JobConfig:
+    """Raises ConfigError where a value is wrong, UsageError where --input is missing."""
+    if not options.get("input"):
+        raise UsageError("--input is required: a file, a folder or a glob")
+    input_names = _same(
+        "id_key", "text_key", "title_key", "id_scope", "text_lines", "keep_columns", "limit"
+    )
+    lda_names = _same("num_topics", "seed") | {"lda_passes": "passes"}
+    encoder_names = _same(
+        "model_id", "pooling", "max_seq_length", "max_batch_tokens",
+        "backend", "dtype", "device", "long_documents",
+    )  # fmt: skip
+    given = {name for name in FEATURES if name in options.get("features", FEATURES)}
+    unknown = tuple(set(options.get("features", ())) - set(FEATURES))
+    features = tuple(name for name in FEATURES if name in given) + unknown
+    return JobConfig(
+        input=InputConfig(inputs=tuple(options["input"]), **pick(options, input_names)),
+        text=TextConfig(**pick(options, _same("language", "user_dict", "stopwords"))),
+        counts=CountConfig(**pick(options, _same("min_df", "max_df", "max_terms"))),
+        lda=LdaConfig(**pick(options, lda_names)),
+        encoder=EncoderConfig(**pick(options, encoder_names)),
+        features=features,
+        **pick(options, _same("top_k", "keep_text")),
+    )
+
+
+def run_settings(options: Mapping[str, Any], beam_args: tuple[str, ...]) -> RunSettings:
+    """Raises ConfigError where a value is wrong, UsageError where --output is missing."""
+    if not options.get("output"):
+        raise UsageError("--output is required: the folder that gets runs/RUN_ID")
+    names = _same(
+        "output", "run_id", "split_size", "max_error_fraction",
+        "keep_intermediate", "quiet", "verbose",
+    )  # fmt: skip
+    return RunSettings(**pick(options, names), beam_args=beam_args)

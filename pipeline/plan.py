@@ -1,0 +1,234 @@
+"""The plan of a run: written once at the start, and what every worker goes by.
+
+It holds the sources with size and time, the splits, and the configuration with every `auto`
+resolved. A run that is resumed reads it again; what would change the run's content is an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from lexbeam.models import catalogue
+from lexbeam.models.config import ConfigError, CountConfig, EncoderConfig, LdaConfig, TextConfig
+from lexbeam.models.encoder_backend import resolve_backend
+from lexbeam.models.encoder_check import check_model_files
+from lexbeam.models.encoder_spec import ModelSpec
+from lexbeam.pipeline.errors import UsageError
+from lexbeam.pipeline.options import JobConfig
+from lexbeam.pipeline.runs import RunDir, json_bytes, read_json
+from lexbeam.transforms import splits, storage
+
+PLAN_VERSION = 1
+# Options of the encoder that change speed, but not what comes out.
+_SPEED_ONLY = ("device", "max_batch_tokens")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run does.
+
+    Attributes:
+        command: `run`, `fit` or `transform`.
+        created: UTC time in ISO 8601.
+        config: the job, `auto` resolved.
+        layout: sources and splits.
+        encoder: the model that embeds, or None where bert is off.
+        model_source: of a `transform`, the folder of the corpus models; else None.
+        identity: what decides the content of the run, as JSON.
+        versions: of the packages that the run was begun with.
+    """
+
+    command: str
+    created: str
+    config: JobConfig
+    layout: splits.Layout
+    encoder: ModelSpec | None
+    model_source: str | None
+    identity: Mapping[str, Any]
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def num_splits(self) -> int:
+        """Units of work."""
+        return len(self.layout.splits)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the identity."""
+        return hashlib.sha256(json_bytes(self.identity)).hexdigest()
+
+    def input_fingerprint(self) -> str:
+        """SHA-256 over the sources' names, sizes and times."""
+        sources = [source.to_json() for source in self.layout.sources]
+        return hashlib.sha256(json_bytes(sources)).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """As written to plan.json."""
+        return {
+            "plan_version": PLAN_VERSION,
+            "command": self.command,
+            "created": self.created,
+            "config": self.config.to_json(),
+            "encoder": self.encoder and spec_to_json(self.encoder),
+            "model_source": self.model_source,
+            "identity": self.identity,
+            "versions": dict(self.versions),
+            **self.layout.to_json(),
+        }
+
+
+def spec_to_json(spec: ModelSpec) -> dict[str, Any]:
+    """A model's description as JSON."""
+    return asdict(spec) | {"directory": str(spec.directory)}
+
+
+def spec_from_json(values: Mapping[str, Any]) -> ModelSpec:
+    """The inverse of spec_to_json."""
+    return ModelSpec(**{**values, "directory": Path(values["directory"])})
+
+
+def file_sha256(option: str, path: str | None) -> str | None:
+    """Hash of a dictionary's bytes; raises ConfigError naming the option where it has none."""
+    if path is None:
+        return None
+    try:
+        return hashlib.sha256(storage.read_bytes(path)).hexdigest()
+    except OSError as error:
+        raise ConfigError(option, path, f"cannot be read: {error}") from error
+
+
+def tokenizer_fingerprint(text: TextConfig) -> str:
+    """Hash of everything that decides tokens; raises ConfigError for a bad dictionary."""
+    from lexbeam.models.tokens import Tokenizer
+
+    return Tokenizer(text).fingerprint()
+
+
+def identity_of(
+    command: str, config: JobConfig, encoder: ModelSpec | None, model: str | None
+) -> dict[str, Any]:
+    """The options that change what a run contains, by name; dictionaries and models by hash."""
+    values = config.to_json()
+    encoder_values = {
+        name: value for name, value in values["encoder"].items() if name not in _SPEED_ONLY
+    }
+    identity: dict[str, Any] = {"command": command, "model": model}
+    identity |= {name: value for name, value in values["input"].items() if name != "inputs"}
+    identity |= {
+        "language": config.text.language,
+        "user_dict": file_sha256("user_dict", config.text.user_dict),
+        "stopwords": file_sha256("stopwords", config.text.stopwords),
+        "tokenizer": tokenizer_fingerprint(config.text),
+    }
+    identity |= values["counts"]
+    if "lda" in config.features:
+        lda = dict(values["lda"])
+        identity |= {"lda_passes": lda.pop("passes")} | lda
+    if encoder is not None:
+        # The weights say which model it is, whatever it is called and wherever it lies.
+        del encoder_values["model_id"]
+        identity |= encoder_values | {
+            "model_fingerprint": encoder.fingerprint,
+            "document_prefix": encoder.document_prefix,
+        }
+    names = ("features", "top_k", "keep_text")
+    identity |= {name: values[name] for name in names}
+    return dict(json.loads(json.dumps(identity)))
+
+
+def write_plan(run: RunDir, plan: Plan) -> bool:
+    """Write plan.json; False where another process was first."""
+    storage.make_parent(run.plan)
+    return storage.put_if_absent(run.plan, json_bytes(plan.to_json()))
+
+
+def read_plan(run: RunDir) -> Plan:
+    """Read plan.json; raises UsageError where it is missing or of another version."""
+    values = read_json(run.plan)
+    if values.get("plan_version") != PLAN_VERSION:
+        raise UsageError(f"{run.plan} is of plan version {values.get('plan_version')!r}")
+    try:
+        return plan_from_json(values)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{run.plan} is damaged: {type(error).__name__}: {error}") from error
+
+
+def plan_from_json(values: Mapping[str, Any]) -> Plan:
+    """The inverse of Plan.to_json."""
+    return Plan(
+        command=values["command"],
+        created=values["created"],
+        config=config_from_json(values["config"]),
+        layout=splits.Layout.from_json(values),
+        encoder=spec_from_json(values["encoder"]) if values["encoder"] else None,
+        model_source=values["model_source"],
+        identity=values["identity"],
+        versions=values["versions"],
+    )
+
+
+def config_from_json(values: Mapping[str, Any]) -> JobConfig:
+    """A JobConfig from its JSON."""
+    return JobConfig(
+        input=splits.InputConfig.from_json(values["input"]),
+        text=TextConfig(**values["text"]),
+        counts=CountConfig(**values["counts"]),
+        lda=LdaConfig(**values["lda"]),
+        encoder=EncoderConfig(**values["encoder"]),
+        features=tuple(values["features"]),
+        top_k=values["top_k"],
+        keep_text=values["keep_text"],
+    )
+
+
+def check_same(run: RunDir, wanted: Plan, found: Plan) -> None:
+    """Raise UsageError naming what differs between a job and the run it would go on with."""
+    names = list(dict.fromkeys([*wanted.identity, *found.identity]))
+    differing = [
+        f"--{name} {wanted.identity.get(name)!r} ({found.identity.get(name)!r} there)"
+        for name in names
+        if found.identity.get(name) != wanted.identity.get(name)
+    ]
+    differing += _differing_sources(wanted, found)
+    if not differing and found.input_fingerprint() != wanted.input_fingerprint():
+        differing.append("the inputs stand in another order, or below another common folder")
+    if differing:
+        raise UsageError(
+            f"run {run.run_id} in {run.output} has another configuration or input: "
+            + "; ".join(differing[:5])
+            + ". Choose another --run_id."
+        )
+
+
+def _differing_sources(wanted: Plan, found: Plan) -> list[str]:
+    there = {source.path: source for source in found.layout.sources}
+    asked = {source.path: source for source in wanted.layout.sources}
+    messages = [f"input {path} is new" for path in asked if path not in there]
+    messages += [f"input {path} is gone" for path in there if path not in asked]
+    messages += [
+        f"input {path} has changed"
+        for path, source in asked.items()
+        if path in there and there[path].version != source.version
+    ]
+    return messages
+
+
+def resolved_config(
+    config: JobConfig, say: Callable[[str], None]
+) -> tuple[JobConfig, ModelSpec | None]:
+    """The job with the encoder's `auto` settings resolved, and its model; fetches the model.
+
+    Raises ConfigError or ModelError where the model or a setting cannot be had.
+    """
+    if "bert" not in config.features:
+        return config, None
+    entry = catalogue.find_entry(config.encoder.model_id)
+    if entry is not None:
+        catalogue.pull(entry.name, progress=say)
+    spec = catalogue.resolve_model(config.encoder.model_id, fetch=True)
+    check_model_files(spec)
+    return replace(config, encoder=resolve_backend(spec, config.encoder)), spec

@@ -1,0 +1,183 @@
+"""From options to a plan and the run that carries it out; nothing is launched here.
+
+No Beam and no model is imported, so that usage errors answer at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from lexbeam.models import catalogue
+from lexbeam.models.config import ConfigError, EncoderConfig
+from lexbeam.models.encoder_backend import resolve_backend
+from lexbeam.models.encoder_spec import ModelSpec
+from lexbeam.pipeline import corpus_model
+from lexbeam.pipeline.errors import JobError, UsageError
+from lexbeam.pipeline.options import JobConfig, RunSettings
+from lexbeam.pipeline.plan import (
+    Plan,
+    check_same,
+    identity_of,
+    read_plan,
+    resolved_config,
+    write_plan,
+)
+from lexbeam.pipeline.progress_view import ProgressView
+from lexbeam.pipeline.run_lock import is_busy
+from lexbeam.pipeline.runs import RunDir, absolute
+from lexbeam.pipeline.tables import count_of
+from lexbeam.pipeline.versions import installed_versions
+from lexbeam.transforms import splits, storage
+
+
+def local_settings(settings: RunSettings) -> RunSettings:
+    """The settings with the output's path from the root; raises ConfigError for a URL."""
+    if not storage.is_local(settings.output):
+        reason = "this version writes to local folders only"
+        raise ConfigError("output", settings.output, reason)
+    return replace(settings, output=absolute(settings.output))
+
+
+def make_plan(
+    command: str,
+    config: JobConfig,
+    settings: RunSettings,
+    model: corpus_model.CorpusModel | None,
+    view: ProgressView,
+) -> Plan:
+    """List and cut the input, and resolve every `auto`."""
+    notes: list[str] = []
+    layout = splits.plan_layout(config.input, settings.split_size, notes)
+    view.say(
+        f"input: {count_of(len(layout.sources), 'file')}, {count_of(len(layout.splits), 'split')}"
+    )
+    for note in notes:
+        view.say(f"note: {note}")
+    resolve = resolved_config if model is None else model.resolved
+    config, encoder = resolve(config, view.say)
+    return Plan(
+        command=command,
+        created=datetime.now(UTC).isoformat(timespec="microseconds"),
+        config=config,
+        layout=layout,
+        encoder=encoder,
+        model_source=model.directory if model else None,
+        identity=identity_of(command, config, encoder, model.fingerprint if model else None),
+        versions=installed_versions(),
+    )
+
+
+def claim_run(wanted: Plan, settings: RunSettings, view: ProgressView) -> tuple[RunDir, Plan]:
+    """The run to work on, and its plan: a named one, an unfinished one of this job, or a new one.
+
+    Raises UsageError where the named run has another configuration or input, ConfigError where
+    the output cannot be written.
+    """
+    if settings.run_id is not None:
+        run = RunDir(settings.output, settings.run_id)
+        return _claim(run, wanted, view)
+    for run in reversed(unfinished_runs(settings.output)):
+        found = _plan_of(run)
+        if found is not None and _is_same_job(found, wanted) and not is_busy(run):
+            view.say(f"resuming run {run.run_id}")
+            return run, _with_local_settings(found, wanted)
+    stamp = datetime.fromisoformat(wanted.created).strftime("%Y-%m-%dT%H%M%SZ")
+    for suffix in ("", *(f"-{number}" for number in range(2, 100))):
+        run = RunDir(settings.output, stamp + suffix)
+        if _try_write_plan(run, wanted):
+            return run, wanted
+    raise JobError(f"no free run id that begins with {stamp} in {settings.output}")
+
+
+def _claim(run: RunDir, wanted: Plan, view: ProgressView) -> tuple[RunDir, Plan]:
+    if _try_write_plan(run, wanted):
+        return run, wanted
+    found = read_plan(run)
+    check_same(run, wanted, found)
+    if not run.is_complete():
+        check_versions(run, found)
+        view.say(f"resuming run {run.run_id}")
+    return run, _with_local_settings(found, wanted)
+
+
+def check_versions(run: RunDir, found: Plan) -> None:
+    """Raise UsageError where other versions of packages would go on with a run."""
+    here = installed_versions()
+    differing = [
+        f"{name} {found.versions.get(name)} there, {version} here"
+        for name, version in here.items()
+        if found.versions.get(name) != version
+    ]
+    if differing:
+        raise UsageError(
+            f"run {run.run_id} was begun with other packages ({'; '.join(differing[:5])}); "
+            "choose another --run_id"
+        )
+
+
+def _with_local_settings(found: Plan, wanted: Plan) -> Plan:
+    """The plan found, with what may differ from one machine or call to the next."""
+    device = replace(
+        found.config.encoder,
+        device=wanted.config.encoder.device,
+        max_batch_tokens=wanted.config.encoder.max_batch_tokens,
+    )
+    text = wanted.config.text
+    config = replace(found.config, encoder=device, text=text)
+    return replace(found, config=config, encoder=wanted.encoder, model_source=wanted.model_source)
+
+
+def _plan_of(run: RunDir) -> Plan | None:
+    """An unfinished run's plan; None where it cannot be read or resumed here."""
+    try:
+        found = read_plan(run)
+    except (UsageError, OSError):
+        return None
+    return found if run.is_complete() or found.versions == installed_versions() else None
+
+
+def _is_same_job(found: Plan, wanted: Plan) -> bool:
+    return (found.fingerprint(), found.input_fingerprint()) == (
+        wanted.fingerprint(),
+        wanted.input_fingerprint(),
+    )
+
+
+def _try_write_plan(run: RunDir, plan: Plan) -> bool:
+    try:
+        return write_plan(run, plan)
+    except OSError as error:
+        raise ConfigError("output", run.output, f"cannot be written: {error}") from error
+
+
+def unfinished_runs(output: str) -> list[RunDir]:
+    """Runs with a plan and no manifest, in order of their ids."""
+    runs = [RunDir(output, name) for name in storage.list_folders(storage.join(output, "runs"))]
+    return [run for run in runs if storage.exists(run.plan) and not run.is_finished()]
+
+
+def convert_model(spec: ModelSpec, config: EncoderConfig, say: Callable[[str], None]) -> None:
+    """Convert an encoder for the backend that `config` names; done once on a machine.
+
+    Raises ModelError where the model cannot be converted.
+    """
+    from lexbeam.models.encoder import prepare_encoder
+    from lexbeam.models.encoder_openvino import converted_path
+
+    if config.backend == "openvino" and not converted_path(spec, config.pooling).exists():
+        say(f"converting {spec.name} for OpenVINO, this once")
+    prepare_encoder(spec, config)
+
+
+def pull_model(name: str, say: Callable[[str], None]) -> Path:
+    """Fetch a model of the catalogue and make it ready for this machine; returns its folder.
+
+    Raises ModelError where it cannot be fetched or converted.
+    """
+    directory = catalogue.pull(name, progress=say)
+    spec = catalogue.resolve_model(name)
+    convert_model(spec, resolve_backend(spec, EncoderConfig(model_id=name)), say)
+    return directory

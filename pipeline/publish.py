@@ -1,0 +1,212 @@
+"""Publishing a run: the counts are checked, the manifest is put, and that is the commit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lexbeam.models import schemas
+from lexbeam.pipeline.errors import JobError, UsageError
+from lexbeam.pipeline.plan import Plan, spec_to_json
+from lexbeam.pipeline.runs import DATASETS, RunDir, json_bytes, latest_run, read_json
+from lexbeam.pipeline.versions import installed_versions
+from lexbeam.transforms import storage
+from lexbeam.transforms.part_files import open_part, part_statistics, read_part
+
+if TYPE_CHECKING:
+    from lexbeam.pipeline.stages import Workspace
+
+
+def rejected_by_reason(work: Workspace) -> dict[str, int]:
+    """Documents that were rejected in reading, tokenizing or as duplicates, by error type."""
+    reasons: dict[str, int] = {}
+    for part in work.tokens.parts():
+        counted = pc.value_counts(read_part(part, ["error_type"])["error_type"].drop_null())
+        for entry in counted.to_pylist():
+            reasons[entry["values"]] = reasons.get(entry["values"], 0) + entry["counts"]
+    from lexbeam.transforms.extract import DUPLICATE_ID
+
+    duplicates = sum(num_rows(part) for part in work.dropped.parts())
+    return reasons | ({DUPLICATE_ID: duplicates} if duplicates else {})
+
+
+def num_rows(path: str) -> int:
+    """Rows of a Parquet file, from its footer."""
+    with open_part(path) as part:
+        return int(part.metadata.num_rows)
+
+
+def documents_in(work: Workspace) -> int:
+    """Documents that were read, rejected ones included."""
+    return sum(num_rows(part) for part in work.tokens.parts())
+
+
+def error_counts(work: Workspace) -> dict[str, int]:
+    """Rejected documents by error type, from the published errors, commonest first."""
+    reasons: dict[str, int] = {}
+    for part in work.errors.parts():
+        for entry in pc.value_counts(read_part(part, ["error_type"])["error_type"]).to_pylist():
+            reasons[entry["values"]] = reasons.get(entry["values"], 0) + entry["counts"]
+    return dict(sorted(reasons.items(), key=lambda reason: (-reason[1], reason[0])))
+
+
+def totals_of(work: Workspace) -> dict[str, Any]:
+    """What the run contains, counted in its files.
+
+    Raises JobError where documents in are not documents out and errors.
+    """
+    reasons = error_counts(work)
+    rejected = sum(reasons.values())
+    read = documents_in(work)
+    totals: dict[str, Any] = {
+        "documents_in": read,
+        "documents_rejected": rejected,
+        "rejected_by_reason": reasons,
+        "sources": len(work.plan.layout.sources),
+        "splits": work.plan.num_splits,
+    }
+    if work.plan.command == "fit":
+        totals["documents_counted"] = read - rejected
+    else:
+        written = sum(num_rows(part) for part in work.documents.parts())
+        totals["documents_out"] = written
+        if read != written + rejected:
+            raise JobError(
+                f"{read} documents were read, but {written} written and {rejected} rejected: "
+                "the run is not published"
+            )
+        totals |= _document_totals(work)
+    return totals
+
+
+def _document_totals(work: Workspace) -> dict[str, Any]:
+    languages: dict[str, int] = {}
+    tokens = 0
+    for part in work.documents.parts():
+        table = read_part(part, ["language", "num_tokens"])
+        for entry in pc.value_counts(table["language"]).to_pylist():
+            languages[entry["values"]] = languages.get(entry["values"], 0) + entry["counts"]
+        tokens += pc.sum(table["num_tokens"]).as_py() or 0
+    totals: dict[str, Any] = {"documents_by_language": dict(sorted(languages.items()))}
+    if work.plan.encoder is not None:
+        totals["model_tokens"] = tokens
+        totals["padding_ratio"] = padding_ratio(work)
+    counted_only = sum(1 for part in work.errors.parts() for _ in _failed_later(part))
+    return totals | {"documents_counted_but_rejected": counted_only}
+
+
+def _failed_later(part: str) -> list[str]:
+    stages = read_part(part, ["stage"])["stage"].to_pylist()
+    return [stage for stage in stages if stage in ("encode", "extract")]
+
+
+def padding_ratio(work: Workspace) -> float | None:
+    """(real + padding) / real model tokens over all batches; None where nothing was encoded."""
+    statistics = [part_statistics(part) for part in work.encoded.parts()]
+    real = sum(entry.get("real_tokens", 0) for entry in statistics)
+    padded = sum(entry.get("padded_tokens", 0) for entry in statistics)
+    return round(padded / real, 4) if real else None
+
+
+def published_files(run: RunDir) -> list[dict[str, Any]]:
+    """Every file of the run with rows (of Parquet), bytes and SHA-256, in order of path."""
+    files = []
+    for folder in (*DATASETS, "model"):
+        files += [_file_entry(run, file.path) for file in storage.list_tree(run.file(folder))]
+    files.append(_file_entry(run, run.plan))
+    return sorted(files, key=lambda entry: entry["path"])
+
+
+def _file_entry(run: RunDir, path: str) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "path": run.relative(path),
+        "bytes": storage.stat(path).size,
+        "sha256": storage.sha256_file(path),
+    }
+    if path.endswith(".parquet"):
+        entry["rows"] = num_rows(path)
+    return entry
+
+
+def schema_text(schema: pa.Schema) -> list[str]:
+    """A schema as lines `name: type`; Parquet and Arrow name a list's items differently."""
+    types = (str(field.type).replace("<element: ", "<item: ") for field in schema)
+    return [f"{name}: {text}" for name, text in zip(schema.names, types, strict=True)]
+
+
+def declared_schemas(work: Workspace) -> dict[str, list[str]]:
+    """The schema of each dataset of the run."""
+    found = {"errors": schema_text(schemas.ERRORS)}
+    if work.plan.command != "transform":
+        found |= {"terms": schema_text(schemas.TERMS), "topics": schema_text(schemas.TOPICS)}
+    if work.plan.command != "fit":
+        found["documents"] = schema_text(work.extract_config(has_topics=True).schema)
+    return found
+
+
+def manifest_of(
+    work: Workspace,
+    totals: Mapping[str, Any],
+    seconds: Mapping[str, float],
+    runner: str,
+    extra: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The manifest."""
+    plan = work.plan
+    return {
+        "schema_version": schemas.SCHEMA_VERSION,
+        "run_id": work.run.run_id,
+        "command": plan.command,
+        "created": plan.created,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "config": plan.config.to_json(),
+        "identity": plan.identity,
+        "fingerprint": plan.fingerprint(),
+        "input_fingerprint": plan.input_fingerprint(),
+        "model": plan.encoder and _model_entry(plan),
+        "model_source": plan.model_source,
+        "runner": runner,
+        "versions": installed_versions(),
+        "totals": dict(totals),
+        "stages": [{"stage": name, "seconds": round(value, 3)} for name, value in seconds.items()],
+        "schemas": declared_schemas(work),
+        "files": published_files(work.run),
+        **extra,
+    }
+
+
+def _model_entry(plan: Plan) -> dict[str, Any]:
+    assert plan.encoder is not None
+    entry = spec_to_json(plan.encoder)
+    # Where a model lies on this machine says nothing about the run.
+    del entry["directory"]
+    return entry
+
+
+def put_manifest(run: RunDir, manifest: Mapping[str, Any]) -> bool:
+    """Commit the run; False where another process was first."""
+    return storage.put_if_absent(run.manifest, json_bytes(manifest))
+
+
+def finish(run: RunDir, *, keep_intermediate: bool) -> None:
+    """What follows the commit, and is done again where it was cut off; _SUCCESS ends it."""
+    manifest = read_json(run.manifest)
+    if not keep_intermediate:
+        storage.delete_tree(run.intermediate, root=run.path)
+    latest = storage.join(run.output, "latest.json")
+    if not storage.exists(latest) or _created_of(run.output) <= manifest["created"]:
+        storage.put_overwrite(latest, json_bytes({"run_id": run.run_id}))
+    text = f"{run.run_id} {manifest['finished']}\n".encode()
+    storage.put_if_absent(run.file("_SUCCESS"), text)
+
+
+def _created_of(output: str) -> str:
+    """When the run that latest.json names was begun; empty where it is gone."""
+    try:
+        return str(read_json(latest_run(output).manifest)["created"])
+    except (UsageError, KeyError):
+        return ""

@@ -1,0 +1,287 @@
+"""The stages of each command, in order, as Beam pipelines over a run's folders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import apache_beam as beam
+import pyarrow as pa
+
+from lexbeam.models import schemas
+from lexbeam.models.features import FeatureConfig
+from lexbeam.pipeline.plan import Plan
+from lexbeam.pipeline.runs import RunDir
+from lexbeam.transforms import storage
+from lexbeam.transforms.count import (
+    CountDocumentFrequency,
+    CountFolders,
+    CountTermsOfDocuments,
+    MergeCounts,
+)
+from lexbeam.transforms.duplicates import DropDuplicateIds
+from lexbeam.transforms.encode import EncodeDocuments
+from lexbeam.transforms.extract import (
+    ERRORS,
+    CollectErrors,
+    ExtractConfig,
+    ExtractFeatures,
+)
+from lexbeam.transforms.fit import FitVocabulary
+from lexbeam.transforms.fit_topics import FitTopics, TopicFiles
+from lexbeam.transforms.part_files import Columns, PartFolder, ZippedParts
+from lexbeam.transforms.parts import ReadSplits, WriteParts
+from lexbeam.transforms.tokenize import SplitSource, TokenizeDocuments
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One Beam pipeline of a job.
+
+    Attributes:
+        name: as shown to the user.
+        build: adds the stage's transforms to a pipeline.
+        is_done: whether all it writes is there already.
+        passes: of a stage that goes over the corpus several times; it reports passes.
+    """
+
+    name: str
+    build: Callable[[beam.Pipeline], object]
+    is_done: Callable[[], bool]
+    passes: int | None = None
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folders of a run, and the sources that its stages read."""
+
+    run: RunDir
+    plan: Plan
+
+    def _inner(self, name: str) -> PartFolder:
+        return PartFolder(storage.join(self.run.intermediate, name), self.plan.num_splits)
+
+    @cached_property
+    def tokens(self) -> PartFolder:
+        """Read and tokenized documents, rejected ones included."""
+        return self._inner("tokens")
+
+    @cached_property
+    def dropped(self) -> PartFolder:
+        """Rows of later documents of an id."""
+        return self._inner("dropped")
+
+    @cached_property
+    def bow(self) -> PartFolder:
+        """Bags of words."""
+        return self._inner("bow")
+
+    @cached_property
+    def encoded(self) -> PartFolder:
+        """Embeddings and received attention."""
+        return self._inner("encoded")
+
+    @cached_property
+    def counts(self) -> CountFolders:
+        """Merged counts."""
+        return CountFolders.below(
+            storage.join(self.run.intermediate, "counts"), self.plan.num_splits
+        )
+
+    @cached_property
+    def documents(self) -> PartFolder:
+        """The published documents."""
+        return PartFolder(self.run.file("documents"), self.plan.num_splits)
+
+    @cached_property
+    def errors(self) -> PartFolder:
+        """The published errors."""
+        return PartFolder(self.run.file("errors"), self.plan.num_splits)
+
+    @property
+    def model_dir(self) -> str:
+        """Folder of the corpus models that extract uses."""
+        return self.plan.model_source or self.run.model
+
+    @property
+    def keep_columns(self) -> tuple[str, ...]:
+        """Extra columns of the input."""
+        return self.plan.config.input.keep_columns
+
+    @property
+    def tokens_schema(self) -> pa.Schema:
+        """Schema of the tokens parts."""
+        return schemas.tokens_schema(self.keep_columns)
+
+    def token_columns(self, *names: str) -> ZippedParts:
+        """Some columns of the tokens parts, with the dropped rows marked."""
+        return ZippedParts((Columns(self.tokens, self.tokens_schema, names),), self.dropped)
+
+    def extract_source(self) -> ZippedParts:
+        """Everything that extract needs, zipped row by row."""
+        names = tuple(name for name in self.tokens_schema.names if name != "id_hash")
+        columns = [
+            Columns(self.tokens, self.tokens_schema, names),
+            Columns(self.bow, schemas.BOW, tuple(schemas.BOW.names)),
+        ]
+        if self.plan.encoder is not None:
+            schema = schemas.encoded_part_schema(self.plan.encoder.dimensions)
+            renamed = tuple((name, f"encode_{name}") for name in ("error_type", "error_message"))
+            columns.append(Columns(self.encoded, schema, tuple(schema.names), renamed))
+        return ZippedParts(tuple(columns), self.dropped)
+
+    def extract_config(self, *, has_topics: bool) -> ExtractConfig:
+        """What extract writes."""
+        config, encoder = self.plan.config, self.plan.encoder
+        features = FeatureConfig(
+            features=config.features,
+            top_k=config.top_k,
+            model_dir=self.model_dir,
+            dimensions=encoder.dimensions if encoder else 0,
+            has_topics=has_topics,
+        )
+        return ExtractConfig(features, config.keep_text, self.keep_columns)
+
+
+def tokenize(work: Workspace) -> Stage:
+    """Read, detect the language, segment."""
+    source = SplitSource(work.run.plan, work.keep_columns)
+
+    def build(pipeline: beam.Pipeline) -> object:
+        return (
+            pipeline
+            | "ReadSplits" >> ReadSplits(source, (work.tokens,))
+            | "TokenizeDocuments" >> TokenizeDocuments(work.plan.config.text, work.keep_columns)
+            | "WriteTokens" >> WriteParts(work.tokens, work.tokens_schema, "tokenize")
+        )
+
+    return Stage("tokenize", build, work.tokens.is_complete)
+
+
+def drop_duplicates(work: Workspace) -> Stage:
+    """Find the later documents of ids that were seen before."""
+
+    def build(pipeline: beam.Pipeline) -> object:
+        return pipeline | "DropDuplicateIds" >> DropDuplicateIds(work.tokens, work.dropped)
+
+    return Stage("duplicates", build, work.dropped.is_complete)
+
+
+def count(work: Workspace) -> Stage:
+    """Count words and phrases."""
+    source = work.token_columns("content", "language", "tokens", "kinds", "starts", "ends")
+
+    def build(pipeline: beam.Pipeline) -> object:
+        return pipeline | "CountDocumentFrequency" >> CountDocumentFrequency(source, work.counts)
+
+    return Stage("count", build, work.counts.splits.is_complete)
+
+
+def merge_counts(work: Workspace) -> Stage:
+    """Merge the splits' counts."""
+
+    def build(pipeline: beam.Pipeline) -> object:
+        return pipeline | "MergeCounts" >> MergeCounts(work.counts)
+
+    return Stage("merge", build, work.counts.is_merged)
+
+
+def fit_vocabulary(work: Workspace) -> Stage:
+    """Prune, and write the vocabulary."""
+    config = work.plan.config.counts
+
+    def build(pipeline: beam.Pipeline) -> object:
+        return pipeline | "FitVocabulary" >> FitVocabulary(
+            work.counts, config, work.run.model, work.run.file("terms")
+        )
+
+    vocabulary = storage.join(work.run.model, "vocabulary.parquet")
+    return Stage("vocabulary", build, lambda: storage.exists(vocabulary))
+
+
+def bag_of_words(work: Workspace) -> Stage:
+    """Bags of words over the vocabulary."""
+    source = work.token_columns("content", "language", "tokens", "kinds", "starts", "ends")
+    vocabulary = storage.join(work.model_dir, "vocabulary.parquet")
+
+    def build(pipeline: beam.Pipeline) -> object:
+        return (
+            pipeline
+            | "ReadSplits" >> ReadSplits(source, (work.bow,))
+            | "CountTermsOfDocuments" >> CountTermsOfDocuments(vocabulary)
+            | "WriteBow" >> WriteParts(work.bow, schemas.BOW, "bow")
+        )
+
+    return Stage("bow", build, work.bow.is_complete)
+
+
+def fit_topics(work: Workspace) -> Stage:
+    """Fit the LDA."""
+    topics = PartFolder(work.run.file("topics"), 1)
+    is_on = "lda" in work.plan.config.features
+
+    files = TopicFiles(work.bow, work.tokens, work.run.model, topics)
+    config = work.plan.config.lda if is_on else None
+
+    def build(pipeline: beam.Pipeline) -> object:
+        return pipeline | "FitTopics" >> FitTopics(files, config)
+
+    passes = work.plan.config.lda.passes if is_on else None
+    return Stage("lda", build, topics.is_complete, passes)
+
+
+def encode(work: Workspace) -> Stage:
+    """BERT."""
+    spec = work.plan.encoder
+    assert spec is not None
+    source = work.token_columns("content")
+    schema = schemas.encoded_part_schema(spec.dimensions)
+
+    def build(pipeline: beam.Pipeline) -> object:
+        return (
+            pipeline
+            | "ReadSplits" >> ReadSplits(source, (work.encoded,))
+            | "EncodeDocuments" >> EncodeDocuments(spec, work.plan.config.encoder)
+            | "WriteEncoded" >> WriteParts(work.encoded, schema, "encode")
+        )
+
+    return Stage("encode", build, work.encoded.is_complete)
+
+
+def extract(work: Workspace, *, has_topics: bool) -> Stage:
+    """Keywords, topics and embeddings of every document."""
+    config = work.extract_config(has_topics=has_topics)
+    folders = (work.documents, work.errors)
+
+    def build(pipeline: beam.Pipeline) -> object:
+        extracted = (
+            pipeline
+            | "ReadSplits" >> ReadSplits(work.extract_source(), folders)
+            | "ExtractFeatures" >> ExtractFeatures(config)
+        )
+        documents = extracted.documents | "WriteDocuments" >> WriteParts(
+            work.documents, config.schema, "extract"
+        )
+        errors = extracted[ERRORS] | "WriteErrors" >> WriteParts(
+            work.errors, schemas.ERRORS, "errors"
+        )
+        return documents, errors
+
+    return Stage("extract", build, lambda: all(folder.is_complete() for folder in folders))
+
+
+def collect_errors(work: Workspace) -> Stage:
+    """The rejected documents of a job that writes no documents."""
+    names = ("doc_id", "source", "position", "error_type", "error_message")
+    source = work.token_columns(*names)
+
+    def build(pipeline: beam.Pipeline) -> object:
+        return (
+            pipeline
+            | "ReadSplits" >> ReadSplits(source, (work.errors,))
+            | "CollectErrors" >> CollectErrors()
+            | "WriteErrors" >> WriteParts(work.errors, schemas.ERRORS, "errors")
+        )
+
+    return Stage("errors", build, work.errors.is_complete)

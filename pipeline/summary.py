@@ -1,0 +1,81 @@
+"""The short table at the end of a run, from its manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lexbeam.pipeline.tables import definition_list, table
+
+
+def summary_lines(manifest: Mapping[str, Any]) -> list[str]:
+    """Documents, rejected, terms, topics, padding, and a line for each stage."""
+    totals = manifest["totals"]
+    pairs = [("run", f"{manifest['run_id']} ({manifest['command']})")]
+    pairs.append(("documents", _documents(totals)))
+    pairs.append(("rejected", _rejected(totals)))
+    pairs.append(("terms", _terms(manifest)))
+    pairs.append(("topics", _topics(manifest)))
+    if totals.get("model_tokens") is not None:
+        pairs.append(("model", _model(manifest)))
+        pairs.append(("model tokens", f"{totals['model_tokens']:,}"))
+        if totals["padding_ratio"] is not None:
+            pairs.append(("padding ratio", f"{totals['padding_ratio']:.3f}"))
+    lines = ["", *definition_list(pairs), ""]
+    return lines + _stage_table(manifest) + [""]
+
+
+def _documents(totals: Mapping[str, Any]) -> str:
+    languages = totals.get("documents_by_language", {})
+    by_language = ", ".join(f"{name} {count:,}" for name, count in languages.items())
+    number = totals.get("documents_out", totals.get("documents_counted", 0))
+    return f"{number:,}" + (f" ({by_language})" if by_language else "")
+
+
+def _rejected(totals: Mapping[str, Any]) -> str:
+    reasons = totals["rejected_by_reason"]
+    by_reason = ", ".join(f"{name} {count:,}" for name, count in reasons.items())
+    return f"{totals['documents_rejected']:,}" + (f" ({by_reason})" if by_reason else "")
+
+
+def _terms(manifest: Mapping[str, Any]) -> str:
+    model, asked = manifest["corpus_model"], manifest["config"]["counts"]
+    text = f"{model['num_terms']:,}"
+    if model["limits"] != asked:
+        text += (
+            f" (min_df {asked['min_df']} and max_df {asked['max_df']} left none: "
+            f"{model['limits']['min_df']} and {model['limits']['max_df']} were used)"
+        )
+    return text
+
+
+def _topics(manifest: Mapping[str, Any]) -> str:
+    if "lda" not in manifest["config"]["features"]:
+        return "off"
+    model = manifest["corpus_model"]
+    found, asked = model["num_topics"], manifest["config"]["lda"]["num_topics"]
+    if found == 0:
+        return "none: fewer than two documents, or no terms"
+    text = f"{found}"
+    if found < asked:
+        text += f" ({asked} were asked for; no more than documents)"
+    if model.get("coherence_npmi") is not None:
+        text += f", coherence (NPMI) {model['coherence_npmi']:.3f}"
+        text += f", diversity {model['topic_diversity']:.2f}"
+    return text
+
+
+def _model(manifest: Mapping[str, Any]) -> str:
+    encoder = manifest["config"]["encoder"]
+    return f"{manifest['model']['name']}, {encoder['backend']} {encoder['dtype']}"
+
+
+def _stage_table(manifest: Mapping[str, Any]) -> list[str]:
+    read = manifest["totals"]["documents_in"]
+    seconds = [(entry["stage"], entry["seconds"]) for entry in manifest["stages"]]
+    seconds.append(("all", sum(value for _, value in seconds)))
+    rows = [
+        [stage, f"{value:.1f}", f"{read / value:,.0f}" if value > 0 else "-"]
+        for stage, value in seconds
+    ]
+    return table(rows, header=["stage", "seconds", "documents/s"], right=(1, 2))

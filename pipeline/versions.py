@@ -1,0 +1,23 @@
+"""Versions of Python and of the packages that decide what comes out."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from importlib import metadata
+
+_PACKAGES = (
+    "lexbeam", "apache-beam", "pyarrow", "numpy", "numba", "rjieba", "jieba", "stopwordsiso",
+    "textblob", "PyStemmer", "tokenizers", "transformers", "torch", "openvino",
+)  # fmt: skip
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions by name; a package that is not installed is left out."""
+    found = {"python": platform.python_version(), "platform": sys.platform}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
