@@ -80,10 +80,12 @@ def topic_metrics(work: Workspace) -> dict[str, Any]:
 
 def manifest_entries(work: Workspace) -> dict[str, Any]:
     """What the manifest says of the corpus model: terms, limits, topics and their quality."""
+    from lexbeam.transforms.fit import LIMITS_FILE
+
     vocabulary = cached_vocabulary(storage.join(work.model_dir, "vocabulary.parquet"))
     entries = {
         "num_terms": len(vocabulary),
-        "limits": read_json(storage.join(work.model_dir, "limits.json")),
+        "limits": read_json(storage.join(work.model_dir, LIMITS_FILE)),
         "tokenizer_fingerprint": work.plan.identity["tokenizer"],
     }
     return {"corpus_model": entries | topic_metrics(work)}

@@ -154,7 +154,7 @@ def _try_write_plan(run: RunDir, plan: Plan) -> bool:
 
 
 def unfinished_runs(output: str) -> list[RunDir]:
-    """Runs with a plan and no manifest, in order of their ids."""
+    """Runs with a plan and no _SUCCESS, in order of their ids."""
     runs = [RunDir(output, name) for name in storage.list_folders(storage.join(output, "runs"))]
     return [run for run in runs if storage.exists(run.plan) and not run.is_finished()]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lexbeam.models import schemas
+from lexbeam.models.vocabulary import cached_vocabulary
 from lexbeam.pipeline.errors import JobError, UsageError
 from lexbeam.pipeline.plan import Plan, spec_to_json
 from lexbeam.pipeline.runs import DATASETS, RunDir, json_bytes, latest_run, read_json
@@ -21,15 +23,20 @@ if TYPE_CHECKING:
     from lexbeam.pipeline.stages import Workspace
 
 
+def count_values(parts: Iterable[str], column: str) -> Counter[str]:
+    """How often each value stands in a column of the parts; nulls are not counted."""
+    found: Counter[str] = Counter()
+    for part in parts:
+        for entry in pc.value_counts(read_part(part, [column])[column].drop_null()).to_pylist():
+            found[entry["values"]] += entry["counts"]
+    return found
+
+
 def rejected_by_reason(work: Workspace) -> dict[str, int]:
     """Documents that were rejected in reading, tokenizing or as duplicates, by error type."""
-    reasons: dict[str, int] = {}
-    for part in work.tokens.parts():
-        counted = pc.value_counts(read_part(part, ["error_type"])["error_type"].drop_null())
-        for entry in counted.to_pylist():
-            reasons[entry["values"]] = reasons.get(entry["values"], 0) + entry["counts"]
     from lexbeam.transforms.extract import DUPLICATE_ID
 
+    reasons = dict(count_values(work.tokens.parts(), "error_type"))
     duplicates = sum(num_rows(part) for part in work.dropped.parts())
     return reasons | ({DUPLICATE_ID: duplicates} if duplicates else {})
 
@@ -47,10 +54,7 @@ def documents_in(work: Workspace) -> int:
 
 def error_counts(work: Workspace) -> dict[str, int]:
     """Rejected documents by error type, from the published errors, commonest first."""
-    reasons: dict[str, int] = {}
-    for part in work.errors.parts():
-        for entry in pc.value_counts(read_part(part, ["error_type"])["error_type"]).to_pylist():
-            reasons[entry["values"]] = reasons.get(entry["values"], 0) + entry["counts"]
+    reasons = count_values(work.errors.parts(), "error_type")
     return dict(sorted(reasons.items(), key=lambda reason: (-reason[1], reason[0])))
 
 
@@ -70,38 +74,28 @@ def totals_of(work: Workspace) -> dict[str, Any]:
         "splits": work.plan.num_splits,
     }
     if work.plan.command == "fit":
-        totals["documents_counted"] = read - rejected
+        vocabulary = cached_vocabulary(storage.join(work.run.model, "vocabulary.parquet"))
+        kept = totals["documents_counted"] = vocabulary.num_documents
     else:
-        written = sum(num_rows(part) for part in work.documents.parts())
-        totals["documents_out"] = written
-        if read != written + rejected:
-            raise JobError(
-                f"{read} documents were read, but {written} written and {rejected} rejected: "
-                "the run is not published"
-            )
+        kept = totals["documents_out"] = sum(num_rows(part) for part in work.documents.parts())
         totals |= _document_totals(work)
+    if read != kept + rejected:
+        raise JobError(
+            f"{read} documents were read, but {kept} kept and {rejected} rejected: "
+            "the run is not published"
+        )
     return totals
 
 
 def _document_totals(work: Workspace) -> dict[str, Any]:
-    languages: dict[str, int] = {}
-    tokens = 0
-    for part in work.documents.parts():
-        table = read_part(part, ["language", "num_tokens"])
-        for entry in pc.value_counts(table["language"]).to_pylist():
-            languages[entry["values"]] = languages.get(entry["values"], 0) + entry["counts"]
-        tokens += pc.sum(table["num_tokens"]).as_py() or 0
+    languages = count_values(work.documents.parts(), "language")
     totals: dict[str, Any] = {"documents_by_language": dict(sorted(languages.items()))}
     if work.plan.encoder is not None:
-        totals["model_tokens"] = tokens
+        columns = (read_part(p, ["num_tokens"])["num_tokens"] for p in work.documents.parts())
+        totals["model_tokens"] = sum(pc.sum(column).as_py() or 0 for column in columns)
         totals["padding_ratio"] = padding_ratio(work)
-    counted_only = sum(1 for part in work.errors.parts() for _ in _failed_later(part))
-    return totals | {"documents_counted_but_rejected": counted_only}
-
-
-def _failed_later(part: str) -> list[str]:
-    stages = read_part(part, ["stage"])["stage"].to_pylist()
-    return [stage for stage in stages if stage in ("encode", "extract")]
+    stages = count_values(work.errors.parts(), "stage")
+    return totals | {"documents_counted_but_rejected": stages["encode"] + stages["extract"]}
 
 
 def padding_ratio(work: Workspace) -> float | None:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lexbeam.models import catalogue, encoder
+from lexbeam.models import catalogue, encoder, encoder_backend
 from lexbeam.pipeline import stages
 from lexbeam.transforms import part_files
 from tests.conftest import ROOT, skip_or_fail
@@ -137,11 +137,8 @@ def test_transform_uses_the_fitted_encoder(run_tiny, lexbeam, tmp_path):
     assert "--max_seq_length 32" in again.err
 
 
-def test_cuda_that_is_not_there_is_a_usage_error(lexbeam, tiny, tmp_path):
-    import torch
-
-    if torch.cuda.is_available():
-        pytest.skip("this machine has CUDA")
+def test_cuda_that_is_not_there_is_a_usage_error(lexbeam, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(encoder_backend, "_torch_has_cuda", lambda: False)
     source = write_jsonl(tmp_path / "in.jsonl", good_documents())
     arguments = ["run", "--input", source, "--output", tmp_path / "out", "--model_id", tiny]
     result = lexbeam(*arguments, "--device", "cuda", "--max_seq_length", "64")

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lexbeam.models import schemas
-from lexbeam.pipeline import stages
+from lexbeam.pipeline import publish, stages
 from lexbeam.transforms import part_files, tokenize
 from tests.conftest import ROOT
 from tests.pipeline.conftest import (
@@ -567,3 +567,15 @@ def test_what_beam_says_of_its_options_is_one_line(lexbeam, tmp_path):
     assert "--temp_location" in result.err
     assert "usage:" not in result.err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["run", "fit"])
+def test_a_job_that_lost_a_document_is_not_published(lexbeam, tmp_path, monkeypatch, command):
+    source = write_jsonl(tmp_path / "in.jsonl", good_documents())
+    real = publish.documents_in
+    monkeypatch.setattr(publish, "documents_in", lambda work: real(work) + 1)
+    arguments = [command, "--input", source, "--output", tmp_path / "out", "--features", "tfidf"]
+    result = lexbeam(*arguments)
+    assert result.code == 1
+    assert "5 documents were read, but 4 kept and 0 rejected" in result.err
+    assert not (tmp_path / "out" / "latest.json").exists()
