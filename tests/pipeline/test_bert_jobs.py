@@ -119,8 +119,10 @@ def test_a_text_that_breaks_the_encoder_costs_only_itself(run_tiny, tmp_path, mo
 def test_rejected_and_dropped_rows_are_not_encoded(run_tiny, tmp_path):
     documents = [good_documents()[0], {"id": "no"}, *good_documents(), {"id": "empty", "text": ""}]
     source = write_jsonl(tmp_path / "in.jsonl", documents)
-    run = run_tiny("out", "--input", source)
+    run = run_tiny("out", "--input", source, "--keep_intermediate")
     assert embeddings_of(run).shape == (4, DIMENSIONS)
+    encoded = read_dataset(run / "intermediate", "encoded")["embedding"].to_pylist()
+    assert [row for row, vector in enumerate(encoded) if vector is None] == [1, 2, 6]
     types = read_dataset(run, "errors")["error_type"].to_pylist()
     assert types == ["missing-text", "duplicate-id", "empty-text"]
 
