@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 from lexbeam.models import keyphrases, lda, schemas, textrank, tfidf
 from lexbeam.models.config import TextRankConfig
 from lexbeam.models.keyphrase_candidates import find_candidates
-from lexbeam.models.segment import read_user_dict
+from lexbeam.models.token_blocks import TokenBlock
+from lexbeam.models.user_dict import read_user_dict
 from lexbeam.models.vocabulary import Vocabulary, cached_vocabulary
 
 
@@ -25,6 +26,7 @@ class FeatureConfig:
         top_k: keywords in each list, at most.
         model_dir: local folder of the corpus models (vocabulary.parquet, phrases.parquet, lda/).
         dimensions: of the embeddings; 0 without bert.
+        sublinear_tf: see `config.CountConfig`.
         has_topics: whether the corpus was large enough for an LDA.
         textrank: settings of the word graph.
     """
@@ -33,6 +35,7 @@ class FeatureConfig:
     top_k: int
     model_dir: str
     dimensions: int = 0
+    sublinear_tf: bool = False
     has_topics: bool = True
     textrank: TextRankConfig = field(default_factory=TextRankConfig)
 
@@ -76,10 +79,13 @@ def document_features(
     bow = batch.select(schemas.BOW.names)
     columns = {"num_terms": num_terms(bow)}
     if "tfidf" in config.features:
-        columns["keywords_tfidf"] = tfidf.top_terms(bow, models.vocabulary, config.top_k)
+        columns["keywords_tfidf"] = tfidf.top_terms(
+            bow, models.vocabulary, config.top_k, config.sublinear_tf
+        )
+    block = TokenBlock.from_batch(batch)
     word_scores = None
     if "textrank" in config.features:
-        word_scores = textrank.word_scores(batch, config.textrank, models.user_words)
+        word_scores = textrank.word_scores(batch, config.textrank, models.user_words, block)
         columns["keywords_textrank"] = textrank.keywords_textrank(
             batch, config.top_k, config.textrank, word_scores
         )
@@ -91,7 +97,7 @@ def document_features(
         embedding_type = pa.list_(pa.float32(), config.dimensions)
         columns["embedding"] = batch["embedding"].cast(embedding_type)
         encoded = batch.select(["attention_starts", "attention_ends", "attention"])
-    columns |= _phrase_columns(batch, models, config, encoded, word_scores)
+    columns |= _phrase_columns(batch, block, models, config, encoded, word_scores)
     return columns
 
 
@@ -118,6 +124,7 @@ def _topic_columns(
 
 def _phrase_columns(
     batch: pa.RecordBatch,
+    block: TokenBlock,
     models: FeatureModels,
     config: FeatureConfig,
     encoded: pa.RecordBatch | None,
@@ -127,7 +134,7 @@ def _phrase_columns(
     columns: dict[str, pa.Array] = {}
     if set(config.features) == {"lda"}:
         return columns
-    found = find_candidates(batch)
+    found = find_candidates(batch, block)
     if encoded is not None:
         columns["keywords_bert"] = keyphrases.keywords_bert(batch, encoded, config.top_k, found)
     columns["keywords"] = keyphrases.keywords(

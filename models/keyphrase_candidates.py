@@ -19,7 +19,6 @@ of English and other languages: many texts are wrapped at a column.
 from __future__ import annotations
 
 import functools
-import re
 import threading
 from dataclasses import dataclass, replace
 
@@ -28,10 +27,10 @@ import numpy as np
 import pyarrow as pa
 import Stemmer
 
-from lexbeam.models import phrase_strings, schemas, word_classes
+from lexbeam.models import phrase_strings, schemas, word_flags
 from lexbeam.models.config import LANGUAGES
 from lexbeam.models.counts import make_lists, row_offsets
-from lexbeam.models.segment import load_tags
+from lexbeam.models.phrase_kernels import number_by_document
 from lexbeam.models.token_blocks import BoolArray, Int8Array, Int32Array, Int64Array, TokenBlock
 
 MAX_ENGLISH_WORDS = 5
@@ -41,12 +40,12 @@ MIN_CHINESE_CHARACTERS = 2
 
 ZH, EN, OTHER = (LANGUAGES.index(language) for language in ("zh", "en", "other"))
 
-# Roles of a token in a candidate.
-_BREAK, _INSIDE, _CONTENT, _GERUND = 0, 1, 2, 3
-
-_HIRAGANA = re.compile(r"[\u3041-\u309f\u30fc]+")
-# Letters of alphabets whose content words are mostly longer than three letters.
-_SHORT_ALPHABETIC = re.compile(r"[a-z\u00df-\u024f\u0370-\u052f\u0590-\u06ff'’]{1,3}")
+_BREAK, _INSIDE, _CONTENT, _GERUND = (
+    word_flags.BREAK,
+    word_flags.INSIDE,
+    word_flags.CONTENT,
+    word_flags.GERUND,
+)
 
 _local = threading.local()
 
@@ -102,17 +101,18 @@ class Candidates:
         return ends
 
 
-def find_candidates(batch: pa.RecordBatch) -> Candidates:
+def find_candidates(batch: pa.RecordBatch, whole: TokenBlock | None = None) -> Candidates:
     """Candidate phrases of every document.
 
     Args:
         batch: columns content, language, tokens, kinds, starts, ends (`schemas.READ_FIELDS` and
             `schemas.TOKEN_FIELDS`); a row whose tokens are null has none.
+        whole: `TokenBlock.from_batch(batch)`, where it is there already.
 
     Raises:
         ValueError: the columns are not aligned, or a language is unknown.
     """
-    whole = TokenBlock.from_batch(batch)
+    whole = whole or TokenBlock.from_batch(batch)
     places = np.flatnonzero(~_soft_breaks(whole, batch.column("content")))
     block = _take_tokens(whole, places)
     firsts, lengths = _occurrences(block)
@@ -124,7 +124,7 @@ def find_candidates(batch: pa.RecordBatch) -> Candidates:
     ).dictionary_encode()
     key_ids = np.asarray(keys.indices, dtype=np.int64)[run]
     documents = block.documents[firsts]
-    phrases, leads = phrase_strings.factorize(documents * max(len(keys.dictionary), 1) + key_ids)
+    phrases, leads = number_by_document(documents, key_ids, len(keys.dictionary))
     return Candidates(
         block=block,
         token_places=places,
@@ -186,6 +186,7 @@ def _take_tokens(block: TokenBlock, places: Int64Array) -> TokenBlock:
         kinds=block.kinds[places],
         starts=block.starts[places],
         ends=block.ends[places],
+        flags=block.flags[places],
     )
 
 
@@ -212,33 +213,11 @@ def _roles(block: TokenBlock) -> Int8Array:
     English: an adjective is inside, a noun is content. Chinese: a word that does not begin a
     phrase is inside.
     """
-    roles = np.zeros(len(block.codes), dtype=np.int8)
     is_word = (block.kinds == schemas.TERM) | (block.kinds == schemas.WORD)
-    for language, role in ((ZH, _chinese_role), (EN, _english_role), (OTHER, _other_role)):
-        words = is_word & (block.token_languages == language)
-        if words.any():
-            roles[words] = block.map_terms(words, role)[block.codes[words]]
+    roles = np.where(is_word, block.flags & word_flags.ROLE, word_flags.BREAK).astype(np.int8)
     numbers = (block.kinds == schemas.NUMBER) & (block.token_languages == ZH)
-    roles[numbers] = _INSIDE
+    roles[numbers] = word_flags.INSIDE
     return roles
-
-
-def _english_role(word: str) -> int:
-    if word_classes.is_gerund(word):
-        return _GERUND
-    return {"break": _BREAK, "adjective": _INSIDE, "noun": _CONTENT}[
-        word_classes.english_class(word)
-    ]
-
-
-def _chinese_role(word: str) -> int:
-    tag = word_classes.chinese_class(load_tags().get(word))
-    return _INSIDE if tag in word_classes.CHINESE_NO_BEGIN else _CONTENT
-
-
-def _other_role(word: str) -> int:
-    is_function = _HIRAGANA.fullmatch(word) or _SHORT_ALPHABETIC.fullmatch(word)
-    return _BREAK if is_function else _CONTENT
 
 
 def _forms(block: TokenBlock) -> tuple[Int32Array, pa.StringArray]:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from lexbeam.models import schemas
 from lexbeam.models.config import LANGUAGES
-from lexbeam.models.counts import term_hashes
+from lexbeam.models.string_index import StringIndex
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -25,42 +25,17 @@ _NUM_DOCUMENTS = b"num_documents"
 
 @dataclass(frozen=True)
 class _LanguageCounts:
-    """Counts of one language's phrases, ascending by the hash of the phrase."""
+    """Counts of one language's phrases; the last row stands for a phrase that is absent."""
 
-    hashes: npt.NDArray[np.uint64]
-    terms: pa.LargeStringArray
+    index: StringIndex
     document_frequency: Int64Array
     collection_frequency: Int64Array
 
     @classmethod
     def from_table(cls, counts: pa.Table) -> _LanguageCounts:
-        chunks = [term_hashes(chunk) for chunk in counts["term"].chunks]
-        hashes = np.concatenate([np.empty(0, np.uint64), *chunks])
-        order = np.argsort(hashes, kind="stable")
-        return cls(
-            hashes=hashes[order],
-            terms=counts["term"].cast(pa.large_string()).combine_chunks().take(pa.array(order)),
-            document_frequency=counts["document_frequency"].to_numpy()[order],
-            collection_frequency=counts["collection_frequency"].to_numpy()[order],
-        )
-
-    def find(self, phrases: pa.StringArray) -> Int64Array:
-        """(n,) row of each phrase, -1 where it is absent."""
-        rows = np.full(len(phrases), -1, dtype=np.int64)
-        wanted = term_hashes(phrases)
-        row = np.searchsorted(self.hashes, wanted)
-        pending = np.arange(len(phrases))
-        while len(pending):
-            # Several phrases may share a hash: go on until it changes.
-            inside = row[pending] < len(self.hashes)
-            pending = pending[inside]
-            pending = pending[self.hashes[row[pending]] == wanted[pending]]
-            there = self.terms.take(pa.array(row[pending]))
-            same = np.asarray(pc.equal(there, phrases.take(pa.array(pending))), dtype=np.bool_)
-            rows[pending[same]] = row[pending[same]]
-            pending = pending[~same]
-            row[pending] += 1
-        return rows
+        terms = counts["term"].cast(pa.large_string()).combine_chunks()
+        frequencies = (np.append(counts[name], 0) for name in schemas.COUNTS.names[2:])
+        return cls(StringIndex(terms), *frequencies)
 
 
 class PhraseCounts:
@@ -74,12 +49,15 @@ class PhraseCounts:
     def __init__(self, table: pa.Table, num_documents: Mapping[str, int]) -> None:
         self.table = table
         self.num_documents = dict(num_documents)
-        self._counts = {
-            language: _LanguageCounts.from_table(
-                table.filter(pc.equal(table["language"], language))
-            )
+
+    @functools.cached_property
+    def _counts(self) -> dict[str, _LanguageCounts]:
+        """For look-up; takes as much memory as the table again."""
+        languages = {
+            language: self.table.filter(pc.equal(self.table["language"], language))
             for language in LANGUAGES
         }
+        return {name: _LanguageCounts.from_table(table) for name, table in languages.items()}
 
     @classmethod
     def from_counts(cls, counts: pa.Table, num_documents: Mapping[str, int]) -> PhraseCounts:
@@ -153,11 +131,8 @@ class PhraseCounts:
             Two (n,) int64 arrays; 0 where the phrase is absent.
         """
         counts = self._counts[language]
-        rows = counts.find(phrases)
-        return (
-            np.append(counts.document_frequency, 0)[rows],
-            np.append(counts.collection_frequency, 0)[rows],
-        )
+        rows = counts.index.find(phrases)
+        return counts.document_frequency[rows], counts.collection_frequency[rows]
 
 
 @functools.lru_cache(maxsize=4)

@@ -31,9 +31,8 @@ from lexbeam.models.keyphrase_candidates import phrase_lists as phrase_lists
 from lexbeam.models.keyphrase_counts import PhraseCounts as PhraseCounts
 from lexbeam.models.keyphrase_counts import cached_phrase_counts as cached_phrase_counts
 from lexbeam.models.keyphrase_weights import FEATURE_NAMES, FeatureWeights, KeyphraseWeights
-from lexbeam.models.phrase_strings import factorize
+from lexbeam.models.phrase_kernels import best_places, number_by_document
 from lexbeam.models.textrank import WordScores
-from lexbeam.models.vocabulary import logarithm
 
 Float64Array = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]
@@ -113,7 +112,8 @@ def keywords_bert(
     found = find_candidates(batch) if candidates is None else candidates
     attention, has_attention = received_attention(found, encoded)
     scores = keyphrase_kernels.log_of_sums(attention, 1.0, _ATTENTION_FLOOR)
-    scores -= (found.block.languages[found.documents] == ZH) * logarithm(found.num_words) / 2
+    num_words = keyphrase_kernels.log_of_sums(found.num_words.astype(np.float64), 1.0, 0.0)
+    scores -= (found.block.languages[found.documents] == ZH) * num_words / 2
     return _best(batch, found, scores, top_k, has_attention[found.documents])
 
 
@@ -132,7 +132,8 @@ def candidate_features(
     values = np.zeros((len(FEATURE_NAMES), len(found.documents)))
     rows = dict(zip(FEATURE_NAMES, values, strict=True))
     idf, collection = _corpus_counts(found, phrase_counts)
-    rows["tfidf"][:] = logarithm(1 + frequencies) * idf
+    rows["tfidf"][:] = keyphrase_kernels.log_of_sums(frequencies.astype(np.float64), 1.0, 1.0)
+    rows["tfidf"] *= idf
     if word_scores is not None:
         sums = _textrank_sums(found, word_scores)
         rows["tr10"][:] = keyphrase_kernels.log_of_sums(sums, _TEXTRANK_SCALE, _TEXTRANK_FLOOR)
@@ -202,14 +203,25 @@ def _corpus_counts(
         spoken = np.flatnonzero(languages == code)
         if phrase_counts is None or not len(spoken):
             continue
-        key_ids, place = np.unique(found.key_ids[spoken], return_inverse=True)
-        counted = phrase_counts.look_up(found.keys.take(pa.array(key_ids)), language)
-        document_frequency[spoken] = np.maximum(counted[0][place], 1)
-        collection[spoken] = np.maximum(counted[1][place], collection[spoken])
+        keys = found.key_ids[spoken]
+        counted = _look_up(found.keys, keys, phrase_counts, language)
+        document_frequency[spoken] = np.maximum(counted[0][keys], 1)
+        collection[spoken] = np.maximum(counted[1][keys], collection[spoken])
         # A document of a language that the corpus lacks stands for itself.
         num_documents = max(phrase_counts.num_documents.get(language, 0), 1)
         ratios[spoken] = (num_documents + 1) / (document_frequency[spoken] + 1)
-    return logarithm(ratios) + 1.0, collection
+    return keyphrase_kernels.log_of_sums(ratios, 1.0, 0.0) + 1.0, collection
+
+
+def _look_up(
+    strings: pa.StringArray, keys: Int64Array, phrase_counts: PhraseCounts, language: str
+) -> tuple[Int64Array, Int64Array]:
+    """Counts by key: two (len(strings),) int64, 0 for those that are not among `keys`."""
+    used = np.zeros(len(strings), np.bool_)
+    used[keys] = True
+    counts = np.zeros((2, len(strings)), np.int64)
+    counts[:, used] = phrase_counts.look_up(strings.filter(pa.array(used)), language)
+    return counts[0], counts[1]
 
 
 def _textrank_sums(found: Candidates, word_scores: WordScores) -> Float64Array:
@@ -219,10 +231,10 @@ def _textrank_sums(found: Candidates, word_scores: WordScores) -> Float64Array:
     """
     nodes = word_scores.token_nodes[found.token_places]
     scored = np.flatnonzero(nodes >= 0)
-    base = int(found.forms.max(initial=0)) + 1
-    forms, _ = factorize(found.block.documents[scored] * base + found.forms[scored])
+    documents, num_forms = found.block.documents[scored], int(found.forms.max(initial=0)) + 1
+    forms, _ = number_by_document(documents, found.forms[scored].astype(np.int64), num_forms)
     # Each node counts once, at its first token.
-    _, heads = factorize(nodes[scored])
+    _, heads = number_by_document(documents, nodes[scored], len(word_scores.scores))
     summed = np.bincount(forms[heads], weights=word_scores.scores[nodes[scored][heads]])
     token_scores = np.zeros(len(nodes))
     token_scores[scored] = summed[forms]
@@ -264,7 +276,10 @@ def _best(
     if top_k < 1:
         raise ValueError(f"top_k must be at least 1, not {top_k}")
     single = scores.astype(np.float32)
-    chosen = _contenders(found.documents, single, top_k, allowed)
+    offsets = row_offsets(np.bincount(found.documents, minlength=batch.num_rows))
+    if allowed is None:
+        allowed = np.ones(len(single), np.bool_)
+    chosen = best_places(offsets, single, allowed, np.full(batch.num_rows, top_k))
     terms = _shown_forms(batch, found, chosen)
     documents = found.documents[chosen]
     # Strings compare by code point as their UTF-8 bytes do.
@@ -282,23 +297,6 @@ def _best(
     )
     offsets = row_offsets(np.minimum(lengths, top_k))
     return make_lists(offsets, pairs, batch.column("tokens")).cast(schemas.KEYWORDS)
-
-
-def _contenders(
-    documents: Int64Array,
-    scores: npt.NDArray[np.float32],
-    top_k: int,
-    allowed: npt.NDArray[np.bool_] | None,
-) -> Int64Array:
-    """The `top_k` candidates of each document, and all that tie with the last of them."""
-    pool = np.arange(len(documents)) if allowed is None else np.flatnonzero(allowed)
-    order = pool[np.lexsort((-scores[pool], documents[pool]))]
-    lengths = np.bincount(documents[order], minlength=int(documents.max(initial=-1)) + 1)
-    begins = row_offsets(lengths)[:-1]
-    last = order[np.minimum(begins + top_k, begins + lengths)[lengths > 0] - 1]
-    threshold = np.zeros(len(lengths), dtype=np.float32)
-    threshold[documents[last]] = scores[last]
-    return order[scores[order] >= threshold[documents[order]]]
 
 
 def _shown_forms(batch: pa.RecordBatch, found: Candidates, chosen: Int64Array) -> list[str]:

@@ -24,6 +24,9 @@ import re
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+
+from lexbeam.models.utf8 import text_bytes
 
 MIN_EAST_ASIAN = 0.10
 MIN_EAST_ASIAN_IN_CODE = 0.04
@@ -110,9 +113,10 @@ def count_letters(content: str) -> npt.NDArray[np.int64]:
     return np.bincount(classes, minlength=_NUM_CLASSES)
 
 
-def _count_words(content: str) -> tuple[int, int]:
+def _count_words(content: str | pa.StringScalar) -> tuple[int, int]:
     """Latin words of `content`, and how many of them are English function words."""
-    words = _LATIN_WORD.findall(content.lower())
+    text = content if isinstance(content, str) else content.as_py()
+    words = _LATIN_WORD.findall(text.lower())
     return len(words), sum(map(_FUNCTION_WORDS.__contains__, words))
 
 
@@ -120,7 +124,7 @@ def _lacks_function_words(words: int, function_words: int) -> bool:
     return function_words < MIN_FUNCTION_WORDS * words
 
 
-def _is_east_asian(content: str, east_asian: int, letters: int) -> bool:
+def _is_east_asian(content: str | pa.StringScalar, east_asian: int, letters: int) -> bool:
     """Step 2 of the rule."""
     if east_asian >= MIN_EAST_ASIAN * letters:
         return True
@@ -129,7 +133,9 @@ def _is_east_asian(content: str, east_asian: int, letters: int) -> bool:
     return _lacks_function_words(*_count_words(content))
 
 
-def _is_foreign_latin(content: str, ascii_letters: int, latin_letters: int) -> bool:
+def _is_foreign_latin(
+    content: str | pa.StringScalar, ascii_letters: int, latin_letters: int
+) -> bool:
     """Whether a text in Latin script is surely not English (step 3 of the rule)."""
     if latin_letters < MIN_NON_ASCII * (ascii_letters + latin_letters):
         return False
@@ -139,7 +145,30 @@ def _is_foreign_latin(content: str, ascii_letters: int, latin_letters: int) -> b
 
 def detect_language(content: str) -> str:
     """Language of `content`: `zh`, `en` or `other`, by the rule in the module's docstring."""
-    _, ascii_letters, latin, han, kana_hangul, other = count_letters(content).tolist()
+    return _decide(content, *count_letters(content).tolist())
+
+
+def detect_languages(contents: pa.Array) -> list[str | None]:
+    """Language of each of (n,) string contents, None where the content is null."""
+    from lexbeam.models import token_kernels
+
+    counts = token_kernels.count_classes(
+        *token_kernels.decode_utf8(*text_bytes(contents)), _class_table(), _NUM_CLASSES
+    )
+    texts = zip(contents, contents.is_valid().to_pylist(), counts.tolist(), strict=True)
+    return [_decide(content, *row) if is_text else None for content, is_text, row in texts]
+
+
+def _decide(
+    content: str | pa.StringScalar,
+    _: int,
+    ascii_letters: int,
+    latin: int,
+    han: int,
+    kana_hangul: int,
+    other: int,
+) -> str:
+    """The rule, given the letters of the content by class."""
     letters = ascii_letters + latin + han + kana_hangul + other
     if letters == 0:
         return "other"

@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lexbeam.models.phrase_kernels import number_runs
 from lexbeam.models.token_blocks import BoolArray, Int64Array, TokenBlock
-
-_HAN = ((0x3005, 0x3007), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF))
-
-
-@functools.lru_cache(maxsize=2**16)
-def is_han(character: str) -> bool:
-    """Whether a character is an ideograph."""
-    return any(first <= ord(character) <= last for first, last in _HAN)
-
-
-def factorize(values: Int64Array) -> tuple[npt.NDArray[np.int64], Int64Array]:
-    """Dense numbers for values, in order of first appearance.
-
-    Returns:
-        (n,) the number of each value, and (num_distinct,) the place where each first stands.
-    """
-    codes = np.asarray(pa.array(values).dictionary_encode().indices, dtype=np.int64)
-    first = np.zeros(int(codes.max(initial=-1)) + 1, dtype=np.int64)
-    # Of several assignments to one place the last stays.
-    first[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)
-    return codes, first
+from lexbeam.models.word_flags import BEGINS_HAN, ENDS_HAN
 
 
 def space_before(block: TokenBlock) -> BoolArray:
@@ -47,14 +26,9 @@ def follows(block: TokenBlock) -> BoolArray:
     Han beside it: a space between two Han words divides them.
     """
     same = np.zeros(len(block.codes), dtype=np.bool_)
-    if not len(same):
-        return same
     same[1:] = block.documents[1:] == block.documents[:-1]
-    strings = block.terms.to_pylist()
-    begins = np.fromiter((is_han(word[:1] or " ") for word in strings), np.bool_, len(strings))
-    ends = np.fromiter((is_han(word[-1:] or " ") for word in strings), np.bool_, len(strings))
-    divided = ends[block.codes[:-1]] & begins[block.codes[1:]]
-    same[1:] &= ~(divided & space_before(block)[1:])
+    ends, begins = block.flags[:-1] & ENDS_HAN != 0, block.flags[1:] & BEGINS_HAN != 0
+    same[1:] &= ~(ends & begins & space_before(block)[1:])
     return same
 
 
@@ -72,16 +46,7 @@ def run_ids(
     Returns:
         (num_runs,) numbers in order of first appearance, (num_distinct,) where each first stands.
     """
-    # Room for every code with and without a gap, and for nothing (0).
-    spaced = 2 * codes.astype(np.int64) + 1 + space_before(block)
-    base = int(spaced.max(initial=0)) + 1
-    ids, _ = factorize(codes[firsts].astype(np.int64))
-    for place in range(1, int(lengths.max(initial=1))):
-        reaches = lengths > place
-        column = np.zeros(len(firsts), dtype=np.int64)
-        column[reaches] = spaced[firsts[reaches] + place]
-        ids, _ = factorize(ids * base + column)
-    return factorize(ids)
+    return number_runs(firsts, lengths, codes, space_before(block))
 
 
 def run_strings(

@@ -24,13 +24,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lexbeam.models import phrase_strings, schemas, textrank_kernels, word_classes
+from lexbeam.models import phrase_strings, schemas, textrank_kernels, word_classes, word_flags
 from lexbeam.models.config import LANGUAGES, TextRankConfig
 from lexbeam.models.counts import make_lists, row_offsets
-from lexbeam.models.segment import UserWord, load_tags
+from lexbeam.models.phrase_kernels import best_places, number_by_document
 from lexbeam.models.textrank_kernels import Float64Array, Graph, Int64Array
 from lexbeam.models.token_blocks import BoolArray, TokenBlock
 from lexbeam.models.tokens import normalise
+from lexbeam.models.user_dict import UserWord
 
 MAX_PHRASE_WORDS = 5
 
@@ -107,7 +108,10 @@ def pagerank(graph: Graph, config: TextRankConfig | None = None) -> Float64Array
 
 
 def word_scores(
-    batch: pa.RecordBatch, config: TextRankConfig, user_words: frozenset[str] = frozenset()
+    batch: pa.RecordBatch,
+    config: TextRankConfig,
+    user_words: frozenset[str] = frozenset(),
+    block: TokenBlock | None = None,
 ) -> WordScores:
     """TextRank scores of the words of every document.
 
@@ -116,11 +120,12 @@ def word_scores(
             without tokens have no nodes.
         config: window and PageRank.
         user_words: words of the user's dictionary, normalised, that are content words of Chinese.
+        block: `TokenBlock.from_batch(batch)`, where it is there already.
 
     Raises:
         ValueError: the columns are not aligned, or a language is unknown.
     """
-    block = TokenBlock.from_batch(batch)
+    block = block or TokenBlock.from_batch(batch)
     offsets, codes, scores, token_nodes = textrank_kernels.score_block(
         block.offsets,
         block.codes,
@@ -184,8 +189,7 @@ def keywords_textrank(
         minlength=len(firsts),
     )
     documents = block.documents[firsts]
-    cells = documents * max(len(strings.dictionary), 1) + string_ids
-    number, where = phrase_strings.factorize(cells)
+    number, where = number_by_document(documents, string_ids, len(strings.dictionary))
     # One string may be cut into words in two ways: the better one counts.
     best = np.zeros(len(where))
     np.maximum.at(best, number, summed)
@@ -246,39 +250,29 @@ def content_words(words: Iterable[UserWord]) -> frozenset[str]:
 
 def _is_node(block: TokenBlock, user_words: frozenset[str]) -> BoolArray:
     """(num_tokens,) whether each token is a node."""
-
-    def is_chinese_content(word: str) -> bool:
-        return word in user_words or _is_chinese_content(word)
-
-    is_term = block.kinds == schemas.TERM
-    is_node: BoolArray = is_term & (block.token_languages == LANGUAGES.index("other"))
-    for language, is_content in (("zh", is_chinese_content), ("en", _is_english_content)):
-        spoken = is_term & (block.token_languages == LANGUAGES.index(language))
-        if spoken.any():
-            content = block.map_terms(spoken, is_content).astype(np.bool_)
-            is_node |= spoken & content[block.codes]
-    return is_node
-
-
-def _is_chinese_content(word: str) -> bool:
-    return load_tags().get(word, "x").startswith(word_classes.CHINESE_CONTENT)
-
-
-def _is_english_content(word: str) -> bool:
-    return word_classes.english_class(word) != "break"
+    is_content: BoolArray = block.flags & word_flags.NODE != 0
+    if user_words:
+        is_user_word = np.asarray(pc.is_in(block.terms, pa.array(sorted(user_words))), np.bool_)
+        is_content |= is_user_word[block.codes] & (block.token_languages == LANGUAGES.index("zh"))
+    is_content &= block.kinds == schemas.TERM
+    return is_content
 
 
 def _select_nodes(scores: WordScores, top_k: int) -> BoolArray:
     """(num_nodes,) whether a node is among the best of its document."""
     sizes = np.diff(scores.offsets)
-    documents = np.repeat(np.arange(len(sizes)), sizes)
-    distinct = scores.terms.dictionary_encode()
-    rank = _term_ranks(distinct.dictionary)[np.asarray(distinct.indices)]
-    order = np.lexsort((rank, -scores.scores.astype(np.float32), documents))
     quota = np.maximum(-(-sizes // 3), top_k)
-    selected = np.zeros(len(order), dtype=np.bool_)
-    place = np.arange(len(order)) - scores.offsets[documents]
-    selected[order[place < quota[documents]]] = True
+    single = scores.scores.astype(np.float32)
+    chosen = best_places(scores.offsets, single, np.ones(len(single), np.bool_), quota)
+    # More than the quota only where scores tie: then the first in term order.
+    documents = np.repeat(np.arange(len(sizes)), sizes)[chosen]
+    terms = scores.terms.take(pa.array(chosen)).dictionary_encode()
+    rank = _term_ranks(terms.dictionary)[np.asarray(terms.indices)]
+    order = np.lexsort((rank, -single[chosen], documents))
+    offsets = row_offsets(np.bincount(documents, minlength=len(sizes)))
+    place = np.arange(len(order)) - offsets[documents[order]]
+    selected = np.zeros(len(single), dtype=np.bool_)
+    selected[chosen[order[place < quota[documents[order]]]]] = True
     return selected
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,6 +11,7 @@ import pyarrow as pa
 
 from lexbeam.models.config import LANGUAGES
 from lexbeam.models.counts import list_lengths, row_offsets
+from lexbeam.models.word_flags import UInt8Array, word_flags
 
 Int8Array = npt.NDArray[np.int8]
 Int32Array = npt.NDArray[np.int32]
@@ -31,6 +31,7 @@ class TokenBlock:
         starts: (num_tokens,) first code point of each token in its document's content.
         ends: (num_tokens,) code point after the last one.
         languages: (num_documents,) index into `config.LANGUAGES`; -1 for a null row.
+        flags: (num_tokens,) uint8, see `word_flags`.
     """
 
     offsets: Int64Array
@@ -40,6 +41,7 @@ class TokenBlock:
     starts: Int32Array
     ends: Int32Array
     languages: Int8Array
+    flags: UInt8Array
 
     @classmethod
     def from_batch(cls, batch: pa.RecordBatch) -> TokenBlock:
@@ -59,14 +61,18 @@ class TokenBlock:
             if not np.array_equal(list_lengths(column), lengths):
                 raise ValueError(f"tokens and {name} must have the same number of items")
             items[name] = column.flatten()
+        codes = np.asarray(encoded.indices, dtype=np.int32)
+        terms = encoded.dictionary.cast(pa.string())
+        languages = _language_codes(batch.column("language"), lists)
         return cls(
             offsets=row_offsets(lengths),
-            codes=np.asarray(encoded.indices, dtype=np.int32),
-            terms=encoded.dictionary.cast(pa.string()),
+            codes=codes,
+            terms=terms,
             kinds=np.asarray(items["kinds"], dtype=np.int8),
             starts=np.asarray(items["starts"], dtype=np.int32),
             ends=np.asarray(items["ends"], dtype=np.int32),
-            languages=_language_codes(batch.column("language"), lists),
+            languages=languages,
+            flags=_flags(codes, terms, np.repeat(languages, lengths)),
         )
 
     @property
@@ -91,12 +97,20 @@ class TokenBlock:
         codes = np.flatnonzero(used)
         return codes, self.terms.take(pa.array(codes)).to_pylist()
 
-    def map_terms(self, mask: BoolArray, function: Callable[[str], int]) -> Int8Array:
-        """(num_terms,) `function` of every distinct token among those of `mask`, 0 elsewhere."""
-        values = np.zeros(len(self.terms), dtype=np.int8)
-        codes, strings = self.select_terms(mask)
-        values[codes] = np.fromiter(map(function, strings), np.int8, len(strings))
-        return values
+
+def _flags(codes: Int32Array, terms: pa.StringArray, token_languages: Int8Array) -> UInt8Array:
+    """(num_tokens,) flags of each token in the language of its document."""
+    flags = np.zeros(len(codes), np.uint8)
+    for code, language in enumerate(LANGUAGES):
+        spoken = token_languages == code
+        if not spoken.any():
+            continue
+        used = np.zeros(len(terms), np.bool_)
+        used[codes[spoken]] = True
+        by_term = np.zeros(len(terms), np.uint8)
+        by_term[used] = word_flags(terms.filter(pa.array(used)).to_pylist(), language)
+        flags[spoken] = by_term[codes[spoken]]
+    return flags
 
 
 def _language_codes(languages: pa.StringArray, lists: pa.ListArray) -> Int8Array:

@@ -32,91 +32,46 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import re
-import string
 import threading
 import unicodedata
-from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from lexbeam.models.characters import LINE_BREAKS, class_table
 from lexbeam.models.config import LANGUAGES, ConfigError, TextConfig
 from lexbeam.models.schemas import NUMBER, PUNCTUATION, SENTENCE_END, STOP, TERM, TOKEN_FIELDS, WORD
 from lexbeam.models.segment import Segmenter
 from lexbeam.models.stopwords import stop_words
+from lexbeam.models.utf8 import text_bytes
 
 Int8Array = npt.NDArray[np.int8]
 Int32Array = npt.NDArray[np.int32]
-BoolArray = npt.NDArray[np.bool_]
+Int64Array = npt.NDArray[np.int64]
+UInt32Array = npt.NDArray[np.uint32]
 Texts: TypeAlias = "Sequence[str | None] | pa.Array"
 
 RULE_VERSION = 1
 MAX_TERM_LENGTH = 64
 
-# Kinds that are settled by what stands beside the token.
-_SPACE, _BREAK, _DOTS = 16, 17, 18
-
-_LINE_BREAKS = frozenset("\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029")
 _ENDS_SENTENCE = re.compile(r"[。!?;⋯]|\.\.\.")
-
-_HAN = "\u2e80-\u2fd5\u3005\u3007\u3021-\u3029\u3038-\u303b\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_HAN += "\U00020000-\U0003ffff"
-_HIRAGANA = "\u3041-\u3096\u3099\u309a\u309d-\u309f"
-_KATAKANA = "\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f"
-_HANGUL = "\u1100-\u11ff\u3131-\u318e\ua960-\ua97c\uac00-\ud7fb\uffa0-\uffdc"
-_HAN_RUN = re.compile(f"[{_HAN}]")
 
 # Entries of a cache that outlive a block of documents, and the code points of their tokens.
 _MAX_CACHED_TOKENS = 1 << 19
 _MAX_CACHED_CHARACTERS = 1 << 23
+# A value of the cache: row of the token, and its kind in the low bits.
+_KIND_BITS = 8
 
 _DATA_FIELDS = [
     field for field in TOKEN_FIELDS if field.name in ("tokens", "kinds", "starts", "ends")
 ]
-
-
-@functools.cache
-def _marks() -> str:
-    r"""Combining marks (Mn, Mc, Me), which Python's `\w` lacks, as ranges of a character class."""
-    ranges: list[list[int]] = []
-    for code in chain(range(0x300, 0x1F000), range(0xE0100, 0xE01F0)):
-        if unicodedata.category(chr(code)).startswith("M"):
-            if ranges and ranges[-1][1] == code - 1:
-                ranges[-1][1] = code
-            else:
-                ranges.append([code, code])
-    return "".join(f"{chr(first)}-{chr(last)}" for first, last in ranges)
-
-
-@functools.cache
-def _piece_pattern() -> re.Pattern[str]:
-    """Matches the next piece of a text that is not Chinese; every character is in some piece.
-
-    Possessive where a repetition needs no second thoughts, so that time stays linear in the text.
-    """
-    east_asian = (_HAN, _HIRAGANA, _KATAKANA, _HANGUL)
-    letter, mark = f"[^\\W_{''.join(east_asian)}]", f"[{_marks()}]"
-    word = f"{letter}++(?:{mark}{letter}*+)*+"
-    joint = "(?:_+|\\+\\+|[-'’/&.+\u200c\u200d])"
-    pieces = (
-        f"[A-Za-z]{{1,2}}(?:\\+\\+|#)(?!{letter}|{mark})",
-        r"[0-9]++(?:,[0-9]{3})++(?![0-9])(?:\.[0-9]++)?%?",
-        r"[0-9]++(?:\.[0-9]++)?%",
-        f"{word}(?:{joint}{word})*+",
-        r"\s++",
-        *(f"[{script}]++" for script in east_asian),
-        *(f"{re.escape(punctuation)}++" for punctuation in string.punctuation),
-        "(?s:.)",
-    )
-    return re.compile("|".join(pieces))
 
 
 def normalise(token: str) -> str:
@@ -141,10 +96,12 @@ def read_stop_words(path: str) -> frozenset[str]:
 
 
 def _kind_of(token: str, stops: frozenset[str]) -> int:
-    """Kind of a normalised token, or _DOTS where that depends on what follows."""
+    """Kind of a normalised token, or DOTS where that depends on what follows."""
+    from lexbeam.models.token_kernels import DOTS
+
     if not any(map(str.isalnum, token)):
         if token in (".", ".."):
-            return _DOTS
+            return DOTS
         return SENTENCE_END if _ENDS_SENTENCE.search(token) else PUNCTUATION
     has_letter = any(map(str.isalpha, token))
     if not has_letter and any(map(str.isdigit, token)):
@@ -157,9 +114,10 @@ def _kind_of(token: str, stops: frozenset[str]) -> int:
 
 
 class _TokenTable(dict[str, int]):
-    """Rows of the pieces met so far, by their text; a new piece is judged as it is looked up.
+    """Tokens of the pieces met so far, by their text; a new piece is judged as it is looked up.
 
-    Grows only: rows given out stay valid. Safe for threads that share it.
+    A value holds the row of the token in `tokens`, and below `_KIND_BITS` its kind. Grows only:
+    rows given out stay valid. Safe for threads that share it.
     """
 
     def __init__(self, stops: frozenset[str]) -> None:
@@ -167,50 +125,36 @@ class _TokenTable(dict[str, int]):
         self._stops = stops
         self._lock = threading.Lock()
         self.tokens: list[str] = []
-        self.kinds = array("b")
-        self.lengths = array("i")
-        self.num_characters = 0
+        self._num_characters = 0
 
     def __missing__(self, piece: str) -> int:
-        if piece.isspace():
-            has_break = not _LINE_BREAKS.isdisjoint(piece)
-            token, kind = ("\n", _BREAK) if has_break else (" ", _SPACE)
-        else:
-            token = normalise(piece)
-            kind = _kind_of(token, self._stops)
+        token, kind = self._judge(piece)
         with self._lock:
-            row = len(self.tokens)
+            value = len(self.tokens) << _KIND_BITS | kind
             self.tokens.append(token)
-            self.kinds.append(kind)
-            self.lengths.append(len(piece))
-            self.num_characters += len(piece)
-            self[piece] = row
-        return row
+            self._num_characters += len(piece)
+            self[piece] = value
+        return value
+
+    def _judge(self, piece: str) -> tuple[str, int]:
+        from lexbeam.models.token_kernels import BREAK, SPACE
+
+        if piece.isspace():
+            has_break = not LINE_BREAKS.isdisjoint(piece)
+            return ("\n", BREAK) if has_break else (" ", SPACE)
+        token = normalise(piece)
+        return token, _kind_of(token, self._stops)
 
     def is_full(self) -> bool:
         too_many = len(self) > _MAX_CACHED_TOKENS
-        return too_many or self.num_characters > _MAX_CACHED_CHARACTERS
-
-
-class _Pieces(NamedTuple):
-    """Pieces of some documents of one language, laid end to end."""
-
-    documents: Int32Array
-    """Index of the document of each piece, ascending."""
-    tokens: Sequence[str]
-    """Distinct normalised tokens."""
-    rows: Int32Array
-    """Of each piece, its index in `tokens`."""
-    kinds: Int8Array
-    starts: Int32Array
-    ends: Int32Array
+        return too_many or self._num_characters > _MAX_CACHED_CHARACTERS
 
 
 class Tokenizer:
     """Tokens of documents, by the rule in the module's docstring.
 
     The user's dictionary and stop words are read at once; the rest is loaded on first use. A
-    document's tokens depend on nothing but its content and language.
+    document's tokens depend on nothing but its content and language. Threads may share one.
 
     Raises:
         ConfigError: if the user's dictionary or stop words cannot be read.
@@ -260,24 +204,58 @@ class Tokenizer:
             ValueError: if a document has no known language.
             ConfigError: on the first use, if frequencies of the user's dictionary are too large.
         """
-        texts = _as_list(contents)
-        names = _as_list(languages)
-        groups: dict[str, list[int]] = {}
-        for index, (text, name) in enumerate(zip(texts, names, strict=True)):
-            if text is not None:
-                if name not in LANGUAGES:
-                    raise ValueError(f"document {index} has the language {name!r}, not {LANGUAGES}")
-                groups.setdefault(name, []).append(index)
-        parts = [self._tokenize_group(name, rows, texts) for name, rows in sorted(groups.items())]
-        return _to_batch(_join(parts), [text is None for text in texts])
+        from lexbeam.models import token_kernels
 
-    def _cutter(self, language: str) -> Callable[[str], list[str]]:
-        if language == "zh":
-            return self._segmenter.cut
-        cut_others = _piece_pattern().findall
-        if language == "other":
-            return cut_others
-        return functools.partial(_cut_english, cut_others, self._segmenter)
+        texts = pa.array(contents, pa.string()) if isinstance(contents, Sequence) else contents
+        rules = _language_codes(texts, languages)
+        codes, text_offsets = token_kernels.decode_utf8(*text_bytes(texts))
+        text_pieces, ends = self._divide(codes, text_offsets, rules)
+        numbers, pieces, piece_ends, groups = token_kernels.distinct_pieces(
+            codes, text_pieces, rules, ends
+        )
+        kinds, tokens = self._look_up(_strings(pieces, piece_ends), groups)
+        offsets, rows, *columns = token_kernels.resolve_pieces(
+            text_offsets, text_pieces, numbers, ends, kinds, len(kinds)
+        )
+        # One more, which stands for line breaks.
+        values = pa.array([*tokens, "\n"], pa.string()).take(pa.array(rows))
+        return _to_batch(offsets, [values, *map(pa.array, columns)], texts)
+
+    def _divide(
+        self, codes: UInt32Array, text_offsets: Int64Array, rules: Int8Array
+    ) -> tuple[Int64Array, Int32Array]:
+        """First piece of each text, and where each piece ends."""
+        from lexbeam.models import segment_kernels, word_kernels
+
+        text_spans, ends, is_chinese = word_kernels.divide_texts(
+            codes, text_offsets, rules, class_table()
+        )
+        if not is_chinese.any():
+            return text_spans, ends
+        return segment_kernels.cut_spans(
+            codes, text_spans, ends, is_chinese, self._segmenter.model, True
+        )
+
+    def _look_up(self, pieces: list[str], groups: Int8Array) -> tuple[Int8Array, list[str]]:
+        """Kind and token of each distinct piece."""
+        if len(groups) and np.all(groups == groups[0]):
+            return self._look_up_group(LANGUAGES[groups[0]], pieces)
+        kinds = np.zeros(len(pieces), np.int8)
+        tokens = [""] * len(pieces)
+        for code in np.unique(groups).tolist():
+            chosen = np.flatnonzero(groups == code)
+            places = chosen.tolist()
+            kinds[chosen], found = self._look_up_group(LANGUAGES[code], [pieces[i] for i in places])
+            for place, token in zip(places, found, strict=True):
+                tokens[place] = token
+        return kinds, tokens
+
+    def _look_up_group(self, language: str, pieces: list[str]) -> tuple[Int8Array, list[str]]:
+        """Kind and token of pieces of one language."""
+        table = self._table(language)
+        values = np.fromiter(map(table.__getitem__, pieces), np.int64, len(pieces))
+        kinds = (values & ((1 << _KIND_BITS) - 1)).astype(np.int8)
+        return kinds, list(map(table.tokens.__getitem__, (values >> _KIND_BITS).tolist()))
 
     def _table(self, language: str) -> _TokenTable:
         """The language's table; replaced, never emptied, since others may be reading it."""
@@ -286,116 +264,32 @@ class Tokenizer:
             table = self._tables[language] = _TokenTable(self._stops(language))
         return table
 
-    def _tokenize_group(self, language: str, rows: list[int], texts: list[str | None]) -> _Pieces:
-        table = self._table(language)
-        pieces = list(map(self._cutter(language), (texts[row] or "" for row in rows)))
-        sizes = np.fromiter(map(len, pieces), np.int64, len(pieces))
-        looked_up = map(table.__getitem__, chain.from_iterable(pieces))
-        table_rows = np.fromiter(looked_up, np.int32, int(sizes.sum()))
-        documents = np.repeat(np.asarray(rows, np.int32), sizes)
-        return _resolve(table, table_rows, documents)
+
+def _language_codes(contents: pa.Array, languages: Texts) -> Int8Array:
+    """(num_texts,) index into LANGUAGES, which is the rule of `word_kernels` as well."""
+    names = languages if isinstance(languages, Sequence) else languages.to_pylist()
+    if len(names) != len(contents):
+        raise ValueError(f"{len(contents)} documents, but {len(names)} languages")
+    codes = np.zeros(len(contents), np.int8)
+    for index, (name, is_text) in enumerate(
+        zip(names, contents.is_valid().to_pylist(), strict=True)
+    ):
+        if is_text:
+            if name not in LANGUAGES:
+                raise ValueError(f"document {index} has the language {name!r}, not {LANGUAGES}")
+            codes[index] = LANGUAGES.index(name)
+    return codes
 
 
-def _as_list(values: Texts) -> list[str | None]:
-    if isinstance(values, pa.Array | pa.ChunkedArray):
-        listed: list[str | None] = values.to_pylist()
-        return listed
-    return list(values)
+def _strings(codes: UInt32Array, ends: Int64Array) -> list[str]:
+    """Texts that stand end to end."""
+    text = codes.tobytes().decode("utf-32-le")
+    stops = ends.tolist()
+    return [text[start:end] for start, end in zip([0, *stops], stops, strict=False)]
 
 
-def _cut_english(
-    cut_others: Callable[[str], list[str]], segmenter: Segmenter, text: str
-) -> list[str]:
-    """Pieces of an English text, its runs of Han cut by the segmenter."""
-    pieces = cut_others(text)
-    if text.isascii() or _HAN_RUN.search(text) is None:
-        return pieces
-    cut: list[str] = []
-    for piece in pieces:
-        if _HAN_RUN.match(piece):
-            cut += segmenter.cut(piece)
-        else:
-            cut.append(piece)
-    return cut
-
-
-def _offsets(lengths: Int32Array, is_first: BoolArray) -> tuple[Int32Array, Int32Array]:
-    """Starts and ends of pieces within their documents; `is_first` begins a document."""
-    ends = np.cumsum(lengths, dtype=np.int64)
-    starts = ends - lengths
-    bases = starts[is_first][np.cumsum(is_first) - 1]
-    return (starts - bases).astype(np.int32), (ends - bases).astype(np.int32)
-
-
-def _resolve(table: _TokenTable, rows: Int32Array, documents: Int32Array) -> _Pieces:
-    """Tokens of pieces: offsets, runs of white space merged, full stops judged."""
-    line_feed = table["\n"]
-    num_rows = max(line_feed, int(rows.max(initial=0))) + 1
-    kinds = np.array(table.kinds[:num_rows], dtype=np.int8)[rows]
-    lengths = np.array(table.lengths[:num_rows], dtype=np.int32)[rows]
-    # edges[i]: a document begins at piece i.
-    edges = np.ones(len(rows) + 1, np.bool_)
-    np.not_equal(documents[1:], documents[:-1], out=edges[1:-1])
-    is_first, is_last = edges[:-1], edges[1:]
-    starts, ends = _offsets(lengths, is_first)
-
-    is_space = (kinds == _SPACE) | (kinds == _BREAK)
-    is_dots = kinds == _DOTS
-    ends_sentence = is_last | np.append(is_space[1:], True)[: len(rows)]
-    kinds[is_dots] = np.where(ends_sentence[is_dots], SENTENCE_END, PUNCTUATION)
-
-    keep = ~is_space
-    run_starts = np.flatnonzero(is_space & (is_first | np.insert(keep, 0, True)[:-1]))
-    run_stops = np.flatnonzero(is_space & (is_last | np.append(keep, True)[1:]))
-    if len(run_starts):
-        # Breaks lie in runs only, so a sum up to the next run counts those of this one.
-        has_break = np.add.reduceat(kinds == _BREAK, run_starts, dtype=np.int64) > 0
-        breaks = run_starts[has_break]
-        ends[breaks] = ends[run_stops[has_break]]
-        rows[breaks], kinds[breaks], keep[breaks] = line_feed, SENTENCE_END, True
-    rows, kinds = rows[keep], kinds[keep]
-    used = np.zeros(num_rows, np.bool_)
-    used[rows] = True
-    tokens = [table.tokens[row] for row in np.flatnonzero(used).tolist()]
-    renumbered = (np.cumsum(used, dtype=np.int32) - 1)[rows].astype(np.int32)
-    return _Pieces(documents[keep], tokens, renumbered, kinds, starts[keep], ends[keep])
-
-
-def _join(parts: list[_Pieces]) -> _Pieces:
-    """Pieces of all languages, in the order of the documents."""
-    if len(parts) == 1:
-        return parts[0]
-    sizes = np.cumsum([0, *(len(part.tokens) for part in parts)], dtype=np.int32)
-    rows = [part.rows + size for part, size in zip(parts, sizes, strict=False)]
-    documents = _concatenate([part.documents for part in parts], np.int32)
-    order = np.argsort(documents, kind="stable")
-    return _Pieces(
-        documents[order],
-        list(chain.from_iterable(part.tokens for part in parts)),
-        _concatenate(rows, np.int32)[order],
-        _concatenate([part.kinds for part in parts], np.int8)[order],
-        _concatenate([part.starts for part in parts], np.int32)[order],
-        _concatenate([part.ends for part in parts], np.int32)[order],
-    )
-
-
-def _concatenate(arrays: list[npt.NDArray[Any]], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    return np.concatenate([np.empty(0, dtype), *arrays], dtype=dtype)
-
-
-def _to_batch(pieces: _Pieces, is_null: list[bool]) -> pa.RecordBatch:
-    """The columns of `pieces`, a row for each of `is_null`."""
-    offsets = np.zeros(len(is_null) + 1, np.int32)
-    np.cumsum(np.bincount(pieces.documents, minlength=len(is_null)), out=offsets[1:])
-    columns = {
-        "tokens": pa.array(pieces.tokens, pa.string()).take(pa.array(pieces.rows)),
-        "kinds": pa.array(pieces.kinds),
-        "starts": pa.array(pieces.starts),
-        "ends": pa.array(pieces.ends),
-    }
-    mask = pa.array(is_null, pa.bool_())
-    lists = [
-        pa.ListArray.from_arrays(pa.array(offsets), columns[field.name], mask=mask)
-        for field in _DATA_FIELDS
-    ]
+def _to_batch(offsets: Int32Array, values: list[pa.Array], texts: pa.Array) -> pa.RecordBatch:
+    """Lists of the values between `offsets`, null where the text is."""
+    mask = texts.is_null() if texts.null_count else None
+    lists = [pa.ListArray.from_arrays(pa.array(offsets), value, mask=mask) for value in values]
     return pa.RecordBatch.from_arrays(lists, schema=pa.schema(_DATA_FIELDS))

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from lexbeam.models import counts as term_counts
 from lexbeam.models import schemas
 from lexbeam.models.config import CountConfig
+from lexbeam.models.string_index import StringIndex
 
 Int64Array = npt.NDArray[np.int64]
 Float64Array = npt.NDArray[np.float64]
@@ -62,7 +63,7 @@ class Vocabulary:
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the look-up table, which is made again where it is needed."""
-        return {name: value for name, value in vars(self).items() if name != "_hash_table"}
+        return {name: value for name, value in vars(self).items() if name != "_index"}
 
     def term_id(self, terms: pa.Array) -> npt.NDArray[np.int32]:
         """Ids of terms.
@@ -75,15 +76,7 @@ class Vocabulary:
         """
         if not len(self) or not len(terms):
             return np.full(len(terms), -1, dtype=np.int32)
-        if self._hash_table is None:
-            found = pc.fill_null(pc.index_in(terms, value_set=self.terms), -1)
-            return np.asarray(found, dtype=np.int32)
-        hashes, ids = self._hash_table
-        place = np.searchsorted(hashes, term_counts.term_hashes(terms))
-        candidates = ids[np.minimum(place, len(ids) - 1)]
-        # Equal hashes are not yet equal terms.
-        same = pc.equal(self.terms.take(pa.array(candidates)), terms)
-        return np.where(same.to_numpy(zero_copy_only=False), candidates, np.int32(-1))
+        return self._index.find(terms).astype(np.int32)
 
     def bag_of_words(self, terms: pa.ListArray) -> pa.RecordBatch:
         """Count the vocabulary's terms in each document.
@@ -160,16 +153,8 @@ class Vocabulary:
         return vocabulary
 
     @cached_property
-    def _hash_table(
-        self,
-    ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int32]] | None:
-        """Ascending hashes of the terms, and their ids; None where two terms share a hash."""
-        hashes = term_counts.term_hashes(self.terms)
-        order = np.argsort(hashes, kind="stable")
-        hashes = hashes[order]
-        if np.any(hashes[1:] == hashes[:-1]):
-            return None
-        return hashes, order.astype(np.int32)
+    def _index(self) -> StringIndex:
+        return StringIndex(self.terms)
 
 
 @lru_cache(maxsize=4)

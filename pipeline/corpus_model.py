@@ -26,10 +26,10 @@ from lexbeam.transforms import storage
 if TYPE_CHECKING:
     from lexbeam.pipeline.stages import Workspace
 
-MODEL_VERSION = 1
+MODEL_VERSION = 2
 # Options that the corpus model decides: another value on a transform's command line is an error.
 _FIXED_ENCODER = ("pooling", "max_seq_length", "backend", "dtype", "long_documents")
-_FIXED_COUNTS = ("min_df", "max_df", "max_terms")
+_FIXED_COUNTS = ("min_df", "max_df", "max_terms", "sublinear_tf")
 _FIXED_LDA = {"num_topics": "num_topics", "lda_passes": "passes", "seed": "seed"}
 _DICTIONARIES = ("user_dict", "stopwords")
 # Resolved by the machine: `auto` on the command line then means what the model has.
@@ -147,9 +147,7 @@ class CorpusModel:
 
     def _check_tokenizer(self, text: TextConfig) -> None:
         if tokenizer_fingerprint(text) != self.values["tokenizer_fingerprint"]:
-            reason = (
-                "was fitted with another tokenizer: a dictionary, jieba, rjieba or the stop words"
-            )
+            reason = "was fitted with another tokenizer: a dictionary, jieba or the stop words"
             raise ConfigError("model", self.directory, f"{reason} have changed since")
 
     def _encoder_config(self, wanted: EncoderConfig) -> EncoderConfig:

@@ -7,7 +7,7 @@ import sys
 from importlib import metadata
 
 _PACKAGES = (
-    "lexbeam", "apache-beam", "pyarrow", "numpy", "numba", "rjieba", "jieba", "stopwordsiso",
+    "lexbeam", "apache-beam", "pyarrow", "numpy", "numba", "jieba", "stopwordsiso",
     "textblob", "PyStemmer", "tokenizers", "transformers", "torch", "openvino",
 )  # fmt: skip
 

@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# No test asserts on time; the first example of a test may compile a kernel.
+settings.register_profile("lexbeam", deadline=None)
+settings.load_profile("lexbeam")
 
 ROOT = Path(__file__).resolve().parent.parent
 

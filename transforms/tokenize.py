@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
+import pyarrow.compute as pc
 from apache_beam.metrics import Metrics
 
 from lexbeam.models import schemas
 from lexbeam.models.config import TextConfig
 from lexbeam.models.failures import error_text
-from lexbeam.models.language import detect_language
+from lexbeam.models.language import detect_languages
 from lexbeam.models.tokens import Tokenizer
+from lexbeam.models.utf8 import text_bytes
 from lexbeam.transforms import blocks, readers, splits
 from lexbeam.transforms.bisect import process_bisecting
+from lexbeam.transforms.block_size import BLOCK_ROWS
+from lexbeam.transforms.map_blocks import MapBlocksDoFn
 
 TOKENIZE_FAILED = "tokenize-failed"
-_TEXT_FIELDS = schemas.TOKEN_FIELDS[:4]
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class SplitSource:
 
     plan_path: str
     keep_columns: tuple[str, ...] = ()
-    block_rows: int = 256
+    block_rows: int = BLOCK_ROWS
 
     @property
     def schema(self) -> pa.Schema:
@@ -57,12 +59,21 @@ def id_hash(doc_id: str) -> bytes:
     return hashlib.blake2b(doc_id.encode(), digest_size=16).digest()
 
 
-def text_sha256(content: str) -> str:
-    """Hexadecimal SHA-256 of the content's UTF-8 bytes."""
-    return hashlib.sha256(content.encode()).hexdigest()
+def text_hashes(contents: pa.StringArray) -> pa.StringArray:
+    """Hexadecimal SHA-256 of the UTF-8 bytes of each content, null where it is."""
+    data, offsets = text_bytes(contents)
+    view, stops = data.data, offsets.tolist()
+    spans = zip(contents.is_valid().to_pylist(), stops, stops[1:], strict=False)
+    return pa.array(
+        [
+            hashlib.sha256(view[start:end]).hexdigest() if is_text else None
+            for is_text, start, end in spans
+        ],
+        pa.string(),
+    )
 
 
-class TokenizeDoFn(beam.DoFn):  # type: ignore[misc]
+class TokenizeDoFn(MapBlocksDoFn[pa.RecordBatch]):
     """Adds schemas.TOKEN_FIELDS to blocks of read documents."""
 
     def __init__(self, config: TextConfig, schema: pa.Schema) -> None:
@@ -73,25 +84,23 @@ class TokenizeDoFn(beam.DoFn):  # type: ignore[misc]
         self._rejected = Metrics.counter("TokenizeDocuments", "documents-rejected")
 
     def setup(self) -> None:
+        super().setup()
         self._tokenizer = Tokenizer(self._config)
 
-    def process(self, block: pa.RecordBatch) -> Iterable[pa.RecordBatch]:
-        split = blocks.split_of(block)
-        if blocks.is_last(block):
-            yield blocks.last_block(self._schema, split)
-            return
-        tokenized = self._tokenize(block)
-        self._documents.inc(block.num_rows)
-        self._rejected.inc(block.num_rows - tokenized["error_type"].null_count)
-        yield blocks.of_split(tokenized, split)
+    def compute(self, block: pa.RecordBatch) -> pa.RecordBatch:
+        return blocks.joined(process_bisecting(block, self._with_tokens, self._reject))
 
-    def _tokenize(self, block: pa.RecordBatch) -> pa.RecordBatch:
-        return pa.concat_batches(process_bisecting(block, self._with_tokens, self._reject))
+    def emit(self, result: pa.RecordBatch, split: int) -> Iterable[pa.RecordBatch]:
+        self._documents.inc(result.num_rows)
+        self._rejected.inc(result.num_rows - result["error_type"].null_count)
+        return [blocks.of_split(result, split)]
+
+    def emit_last(self, split: int) -> Iterable[pa.RecordBatch]:
+        return [blocks.last_block(self._schema, split)]
 
     def _with_tokens(self, block: pa.RecordBatch) -> pa.RecordBatch:
-        contents, doc_ids = block["content"].to_pylist(), block["doc_id"].to_pylist()
         by_name = dict(zip(block.schema.names, block.columns, strict=True))
-        by_name |= self._token_columns(contents, doc_ids)
+        by_name |= self._token_columns(block["content"], block["doc_id"])
         return pa.RecordBatch.from_arrays(
             [by_name[name] for name in self._schema.names], schema=self._schema
         )
@@ -105,28 +114,25 @@ class TokenizeDoFn(beam.DoFn):  # type: ignore[misc]
         return self._with_tokens(pa.RecordBatch.from_pylist([row], schema=document.schema))
 
     def _token_columns(
-        self, contents: Sequence[str | None], doc_ids: Sequence[str | None]
+        self, contents: pa.StringArray, doc_ids: pa.StringArray
     ) -> dict[str, pa.Array]:
         assert self._tokenizer is not None
         forced = None if self._config.language == "auto" else self._config.language
-        languages = [
-            None if content is None else forced or detect_language(content) for content in contents
-        ]
+        is_text = contents.is_valid()
+        if forced:
+            languages = pc.if_else(is_text, forced, pa.scalar(None, pa.string()))
+        else:
+            languages = pa.array(detect_languages(contents), pa.string())
+        ids = zip(is_text.to_pylist(), doc_ids.to_pylist(), strict=True)
+        hashes = [id_hash(doc_id or "") if is_document else None for is_document, doc_id in ids]
         tokenized = self._tokenizer.tokenize(contents, languages)
-        values: list[list[Any]] = [
-            [
-                None if c is None else id_hash(d or "")
-                for c, d in zip(contents, doc_ids, strict=True)
-            ],
-            languages,
-            [None if content is None else text_sha256(content) for content in contents],
-            [None if content is None else len(content) for content in contents],
-        ]
-        columns = {
-            field.name: pa.array(column, field.type)
-            for field, column in zip(_TEXT_FIELDS, values, strict=True)
+        return {
+            "id_hash": pa.array(hashes, pa.binary(16)),
+            "language": languages,
+            "text_sha256": text_hashes(contents),
+            "num_chars": pc.utf8_length(contents),
+            **dict(zip(tokenized.schema.names, tokenized.columns, strict=True)),
         }
-        return columns | dict(zip(tokenized.schema.names, tokenized.columns, strict=True))
 
 
 class TokenizeDocuments(beam.PTransform):  # type: ignore[misc]

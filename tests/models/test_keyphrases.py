@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from lexbeam.models import counts, keyphrases, schemas, textrank
 from lexbeam.models.config import ConfigError, TextConfig, TextRankConfig
+from lexbeam.models.jieba_data import load_tags
 from lexbeam.models.keyphrase_candidates import find_candidates, stem
 from lexbeam.models.keyphrase_kernels import containing_frequency, sum_attention
 from lexbeam.models.keyphrase_weights import FEATURE_NAMES, FeatureWeights, KeyphraseWeights
 from lexbeam.models.keyphrases import PhraseCounts, keywords, keywords_bert, phrase_lists
-from lexbeam.models.segment import load_tags
 from lexbeam.models.tokens import Tokenizer
 
 TOKENIZER = Tokenizer(TextConfig())
@@ -214,16 +214,6 @@ def test_counts_are_looked_up_by_language() -> None:
     ]
     assert phrases.look_up(wanted, "other")[0].tolist() == [0] * 4
     assert phrases.look_up(wanted.slice(1, 1), "en")[0].tolist() == [3]
-
-
-def test_look_up_tells_phrases_of_one_hash_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    def same_hash(terms: pa.Array) -> np.ndarray[Any, Any]:
-        return np.full(len(terms), 7, dtype=np.uint64)
-
-    monkeypatch.setattr("lexbeam.models.keyphrase_counts.term_hashes", same_hash)
-    phrases = make_counts([("a", "en", 2, 2), ("b", "en", 3, 3), ("c", "en", 4, 4)])
-    found = phrases.look_up(pa.array(["c", "z", "a", "b"]), "en")[0]
-    assert found.tolist() == [4, 0, 2, 3]
 
 
 def test_saved_counts_are_the_same(tmp_path: Path) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lexbeam.models.language import count_letters, detect_language
+from lexbeam.models.language import count_letters, detect_language, detect_languages
 
 FRENCH = (
     "Le président a déclaré hier que les élections auront lieu à la fin de l'année, et que "
@@ -73,6 +74,13 @@ def test_any_text_has_a_language(content: str) -> None:
     if not any(map(str.isalpha, content)):
         # U+30000 and beyond are Han to the table before Python knows them as letters.
         assert language == "other" or max(content) >= "\U00020000"
+
+
+@settings(deadline=None)
+@given(st.lists(st.none() | st.text() | st.text("the of é 中の한a", max_size=90), max_size=5))
+def test_many_at_once_are_judged_one_by_one(contents: list[str | None]) -> None:
+    expected = [None if content is None else detect_language(content) for content in contents]
+    assert detect_languages(pa.array(contents, pa.string())) == expected
 
 
 @given(st.text(st.characters(codec="utf-8", max_codepoint=0x2FFFF)))

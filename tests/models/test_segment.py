@@ -16,9 +16,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lexbeam.models import segment, segment_kernels
+from lexbeam.models import jieba_data, segment_kernels
 from lexbeam.models.config import ConfigError
-from lexbeam.models.segment import Segmenter, load_tags, read_user_dict
+from lexbeam.models.jieba_data import load_tags
+from lexbeam.models.segment import Segmenter, build_model, code_points, cut_text
+from lexbeam.models.user_dict import read_user_dict
 
 QUICK = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -168,7 +170,7 @@ def test_equals_jieba_on_the_corpora(
 
 
 def test_the_model_is_that_of_jieba(finalseg: Any) -> None:
-    initial, transition, emission = segment._load_model()
+    initial, transition, emission = jieba_data.load_model()
     for row, state in enumerate("BEMS"):
         assert initial[row] == finalseg.start_P[state]
         for column, target in enumerate("BEMS"):
@@ -179,18 +181,50 @@ def test_the_model_is_that_of_jieba(finalseg: Any) -> None:
             assert emission[code - segment_kernels.HAN_MIN, row] == known
 
 
+@pytest.fixture(scope="module")
+def unknown_words() -> segment_kernels.WordModel:
+    """A model without any word: everything is left to the Markov model."""
+    keys = np.zeros(2, np.uint64)
+    return segment_kernels.WordModel(
+        keys,
+        np.full(2, segment_kernels.BEGINNING),
+        segment_kernels.first_nodes(keys),
+        np.full(segment_kernels.HAN_MAX + 1, segment_kernels.BEGINNING),
+        0.0,
+        *jieba_data.load_model(),
+        False,
+    )
+
+
 @QUICK
-@given(st.text(st.sampled_from("常在梦中为去杭研魑魅釚龘稛\u9fd5"), min_size=1, max_size=12))
-def test_compiled_model_equals_jieba(finalseg: Any, run: str) -> None:
-    codes = np.frombuffer("\ue000".join(run).encode("utf-32-le"), np.uint32)
-    no_words = np.empty(0, np.bool_)
-    runs, ends = segment_kernels.divide_runs(codes, 0xE000, no_words, *segment._load_model(), True)
-    expected = list(finalseg.cut(run))
-    if len(run) == 1:
-        assert len(runs) == 0  # a single character is never divided
-    else:
-        assert runs.tolist() == [[0, len(run), 0, 0, len(expected)]]
-        assert ends.tolist() == list(itertools.accumulate(map(len, expected)))
+@given(st.text(st.sampled_from("常在梦中为去杭研魑魅釚龘稛\u9fd5aZ09.%-"), min_size=2, max_size=12))
+def test_compiled_model_equals_jieba(
+    finalseg: Any, unknown_words: segment_kernels.WordModel, run: str
+) -> None:
+    assert cut_text(run, unknown_words, with_unknown=True) == list(finalseg.cut(run))
+
+
+@QUICK
+@given(texts=st.lists(TEXTS, max_size=5))
+def test_many_texts_at_once(segmenter: Segmenter, texts: list[str]) -> None:
+    codes = code_points("".join(texts))
+    ends = np.cumsum([len(text) for text in texts], dtype=np.int32)
+    spans = np.arange(len(texts) + 1), ends, np.ones(len(texts), np.bool_)
+    offsets, word_ends = segment_kernels.cut_spans(codes, *spans, segmenter.model, True)
+    words = np.diff(word_ends, prepend=0).tolist()
+    pieces = np.split(words, offsets[1:-1]) if texts else []
+    assert [piece.tolist() for piece in pieces] == [
+        [len(word) for word in segmenter.cut(text)] for text in texts
+    ]
+
+
+def test_without_unknown_words_equals_jieba(
+    make_jieba: Callable[[str | None], Any], segmenter: Segmenter, shared_corpora: Path
+) -> None:
+    expected = make_jieba(None)
+    for content in _contents(shared_corpora / "zh_thucnews800.jsonl", 40):
+        words = cut_text(content, segmenter.model, with_unknown=False)
+        assert words == list(expected.cut(content, HMM=False))
 
 
 USER_DICTS = {
@@ -202,6 +236,7 @@ USER_DICTS = {
     "heavy letters": "C 900000000 n\nCC 5 n\nA 100000 n\nCCA\n- 50000000\n",
     "bytes and blanks": "\ufeff深度学习 100 n\r\n\r\n   \n  图网络 20\n\ufeff强化 7",
     "spaces": "machine learning 5 n\n深度 学习\n数据 9 9 n\n词 N\n",
+    "taken out": "清华大学 0\n大厦 0\n杭研 0\n之词 0\n学习 0 n\n好词 0\n好词 9\n",
     "rare characters": "𠀀字 50 n\n鿿鿖\n々人\n魑魅魍魉们\n",
 }
 USER_TEXTS = [
@@ -214,8 +249,14 @@ USER_TEXTS = [
 
 @pytest.mark.parametrize("name", USER_DICTS)
 def test_user_dictionary_equals_jieba(
-    make_jieba: Callable[[str | None], Any], tmp_path: Path, name: str
+    make_jieba: Callable[[str | None], Any],
+    finalseg: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    name: str,
 ) -> None:
+    # Words that are taken out stand in a set of the module, whatever the tokenizer.
+    monkeypatch.setattr(finalseg, "Force_Split_Words", set())
     path = tmp_path / "user.txt"
     path.write_bytes(USER_DICTS[name].encode())
     expected = make_jieba(str(path))
@@ -231,7 +272,7 @@ def test_user_dictionary_equals_jieba(
     st.lists(
         st.tuples(
             st.text("北京大学生C-4.a会议", min_size=1, max_size=4),
-            st.one_of(st.none(), st.integers(1, 10), st.integers(1, 10**9)),
+            st.one_of(st.none(), st.integers(0, 10), st.integers(1, 10**9)),
         ),
         min_size=1,
         max_size=6,
@@ -240,12 +281,14 @@ def test_user_dictionary_equals_jieba(
 )
 def test_any_user_dictionary_equals_jieba(
     make_jieba: Callable[[str | None], Any],
+    finalseg: Any,
     tmp_path: Path,
     words: list[tuple[str, int | None]],
     texts: list[str],
 ) -> None:
     path = tmp_path / "user.txt"
     lines = (word if frequency is None else f"{word} {frequency}" for word, frequency in words)
+    finalseg.Force_Split_Words.clear()
     path.write_text("\n".join(lines), encoding="utf-8")
     expected = make_jieba(str(path))
     segmenter = Segmenter(str(path))
@@ -267,7 +310,6 @@ def test_a_user_word_changes_the_words(tmp_path: Path) -> None:
         ("好词 3 n\n".encode() + b"\xff\xfe 3 n\n", "line 2 is not UTF-8"),
         ("词\t5\tn\n".encode(), "line 1 holds a control character"),
         ("好词\n坏\x00词\n".encode(), "line 2 holds a control character"),
-        ("好词 0 n\n".encode(), "line 1 has frequency 0"),
         ("\n\n好词 99999999999999999999\n".encode(), "line 3: the frequency is too large"),
     ],
 )
@@ -343,7 +385,9 @@ def test_survives_pickling(tmp_path: Path) -> None:
 
 
 def test_total_is_that_of_jieba(make_jieba: Callable[[str | None], Any]) -> None:
-    total, distinct = segment._load_totals()
-    assert total == make_jieba(None).total
-    assert total > distinct
+    # The dictionary has one word twice: jieba's total counts both lines.
+    total = make_jieba(None).total
+    assert build_model("", ()).log_total == math.log(total)
+    table = jieba_data.read_dictionary().to_pydict()
+    distinct = sum(dict(zip(table["word"], table["frequency"], strict=True)).values())
     assert math.log(total) != math.log(distinct)

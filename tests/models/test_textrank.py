@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from lexbeam.models import schemas, textrank
 from lexbeam.models.config import TextConfig, TextRankConfig
-from lexbeam.models.segment import load_tags
+from lexbeam.models.jieba_data import load_tags
 from lexbeam.models.textrank import build_graph, keywords_textrank, pagerank, word_scores
 from lexbeam.models.tokens import Tokenizer
 from lexbeam.models.word_classes import english_class
@@ -328,8 +328,8 @@ def test_results_do_not_depend_on_the_block(
 
 
 def test_words_of_the_users_dictionary_are_nodes():
-    from lexbeam.models.segment import UserWord
     from lexbeam.models.textrank import content_words, word_scores
+    from lexbeam.models.user_dict import UserWord
 
     words = [
         UserWord(1, "云原生", None, None),

@@ -232,22 +232,6 @@ class TestTermId:
         assert ids.tolist() == [0, -1, 2, -1, 1]
         assert fitted.term_id(pa.array([], pa.string())).tolist() == []
 
-    @pytest.mark.parametrize(("modulus", "among_terms"), [(1, True), (60, False)])
-    def test_hash_collisions(self, modulus: int, among_terms: bool) -> None:
-        """Weak hashes: among the vocabulary's terms, or of strange terms with them."""
-        terms, strange = [f"t{i}" for i in range(6)], [f"s{i}" for i in range(300)]
-        real = counts.term_hashes
-        with mock.patch.object(counts, "term_hashes", lambda a: real(a) % np.uint64(modulus)):
-            fitted = make_vocabulary([terms])
-            ids = fitted.term_id(pa.array(strange + terms[::-1]))
-            assert (fitted._hash_table is None) == among_terms
-            assert set(counts.term_hashes(pa.array(strange))) >= set(
-                counts.term_hashes(fitted.terms)
-            )
-        assert ids.tolist() == [-1] * 300 + [5, 4, 3, 2, 1, 0]
-
-
-class TestBagOfWords:
     def test_by_hand(self) -> None:
         fitted = make_vocabulary([["a", "b", "c"]])
         terms = pa.array([["c", "a", "c"], None, [], ["zz"], ["b", "zz"]], STRINGS)
@@ -392,7 +376,7 @@ class TestFiles:
         copy = pickle.loads(pickle.dumps(fitted))
         assert saved(copy) == saved(fitted)
         assert copy.term_id(pa.array(["b", "c"])).tolist() == [1, -1]
-        assert "_hash_table" not in fitted.__getstate__()
+        assert "_index" not in fitted.__getstate__()
 
     def test_cached(self, tmp_path: Path) -> None:
         path = tmp_path / "v.parquet"
