@@ -63,7 +63,7 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class CountConfig:
-    """Which terms the vocabulary keeps.
+    """Which terms the vocabulary keeps, and how their counts are weighed.
 
     As in scikit-learn a whole number is a count of documents and a fraction in (0, 1] a share.
 
@@ -71,11 +71,13 @@ class CountConfig:
         min_df: terms in fewer documents are dropped.
         max_df: terms in more documents of their language are dropped.
         max_terms: of the rest, so many of the highest collection frequency are kept.
+        sublinear_tf: TF-IDF takes 1 + ln(count) for the count.
     """
 
     min_df: int | float = 2
     max_df: int | float = 0.5
     max_terms: int = 200_000
+    sublinear_tf: bool = False
 
     def __post_init__(self) -> None:
         for option in ("min_df", "max_df"):

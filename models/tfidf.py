@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from lexbeam.models import counts as term_counts
 from lexbeam.models import schemas
-from lexbeam.models.config import TextConfig
+from lexbeam.models.config import CountConfig, TextConfig
 from lexbeam.models.vocabulary import Vocabulary, logarithm
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def top_terms(
 def to_sklearn(
     model_dir: str | Path,
     analyzer: Callable[[str], list[str]] | None = None,
-    sublinear_tf: bool = False,
+    sublinear_tf: bool | None = None,
 ) -> TfidfVectorizer:
     """A fitted `TfidfVectorizer` that gives the same matrix as lexbeam.
 
@@ -113,7 +113,7 @@ def to_sklearn(
         model_dir: the folder `model` of a run (local): `vocabulary.parquet`, `config.json` and the
             dictionaries that it names.
         analyzer: content of a document to its terms, in place of lexbeam's own tokenizer.
-        sublinear_tf: see `weights`.
+        sublinear_tf: see `weights`; None: as the run that fitted the model had it.
 
     Returns:
         The vectorizer: `transform(contents)` is (num_documents, num_terms) float64, columns in
@@ -129,6 +129,8 @@ def to_sklearn(
     vocabulary = Vocabulary.load(folder / "vocabulary.parquet")
     if not len(vocabulary):
         raise ValueError(f"the vocabulary in {folder} is empty")
+    if sublinear_tf is None:
+        sublinear_tf = _fitted_sublinear(folder)
     vectorizer = TfidfVectorizer(
         analyzer=analyzer or TermAnalyzer(read_text_config(folder)),
         vocabulary={term: index for index, term in enumerate(vocabulary.terms.to_pylist())},
@@ -136,6 +138,16 @@ def to_sklearn(
     )
     vectorizer.idf_ = np.array(vocabulary.idf)
     return vectorizer
+
+
+def _fitted_sublinear(model_dir: Path) -> bool:
+    """The option `sublinear_tf` of a model; raises FileNotFoundError, ValueError."""
+    path = model_dir / "config.json"
+    try:
+        section = json.loads(path.read_text(encoding="utf-8")).get("counts", {})
+        return CountConfig(**section).sublinear_tf
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} has no valid section 'counts': {error}") from error
 
 
 class TermAnalyzer:

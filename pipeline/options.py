@@ -193,6 +193,11 @@ def add_corpus_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="keep so many of the most frequent terms (default: 200000)",
     )
+    add(
+        "--sublinear_tf",
+        action="store_true",
+        help="TF-IDF takes 1 + ln(count) for the count of a term in a document",
+    )
     add("--num_topics", type=int, metavar="K", help="topics of the LDA (default: 50)")
     add("--lda_passes", type=int, metavar="N", help="passes over the corpus (default: 30)")
     add("--seed", type=int, metavar="N", help="of the LDA's start (default: 0)")
@@ -368,6 +373,7 @@ def job_config(options: Mapping[str, Any]) -> JobConfig:
     input_names = _same(
         "id_key", "text_key", "title_key", "id_scope", "text_lines", "keep_columns", "limit"
     )
+    count_names = _same("min_df", "max_df", "max_terms", "sublinear_tf")
     lda_names = _same("num_topics", "seed") | {"lda_passes": "passes"}
     encoder_names = _same(
         "model_id", "pooling", "max_seq_length", "max_batch_tokens",
@@ -379,7 +385,7 @@ def job_config(options: Mapping[str, Any]) -> JobConfig:
     return JobConfig(
         input=InputConfig(inputs=tuple(options["input"]), **pick(options, input_names)),
         text=TextConfig(**pick(options, _same("language", "user_dict", "stopwords"))),
-        counts=CountConfig(**pick(options, _same("min_df", "max_df", "max_terms"))),
+        counts=CountConfig(**pick(options, count_names)),
         lda=LdaConfig(**pick(options, lda_names)),
         encoder=EncoderConfig(**pick(options, encoder_names)),
         features=features,

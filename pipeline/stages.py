@@ -139,6 +139,7 @@ class Workspace:
             top_k=config.top_k,
             model_dir=self.model_dir,
             dimensions=encoder.dimensions if encoder else 0,
+            sublinear_tf=config.counts.sublinear_tf,
             has_topics=has_topics,
         )
         return ExtractConfig(features, config.keep_text, self.keep_columns)

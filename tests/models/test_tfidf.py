@@ -254,6 +254,23 @@ class TestToSklearn:
         copy = pickle.loads(pickle.dumps(vectorizer))
         np.testing.assert_array_equal(copy.transform(self.TEXTS).toarray(), matrix.toarray())
 
+    @pytest.mark.parametrize("sublinear_tf", [False, True])
+    def test_as_it_was_fitted(self, tmp_path: Path, sublinear_tf: bool) -> None:
+        documents = [words(text) for text in self.TEXTS]
+        fitted = fit(documents)
+        write_model(tmp_path, fitted, {})
+        path = tmp_path / "config.json"
+        values = json.loads(path.read_text(encoding="utf-8"))
+        values["counts"] = {"min_df": 1, "sublinear_tf": sublinear_tf}
+        path.write_text(json.dumps(values), encoding="utf-8")
+        got = tfidf.to_sklearn(tmp_path, analyzer=words).transform(self.TEXTS).toarray()
+        bow = fitted.bag_of_words(pa.array(documents, STRINGS))
+        np.testing.assert_allclose(got, dense(bow, fitted, sublinear_tf=sublinear_tf), atol=1e-12)
+        values["counts"] = {"sublinear": True}
+        path.write_text(json.dumps(values), encoding="utf-8")
+        with pytest.raises(ValueError, match="counts"):
+            tfidf.to_sklearn(tmp_path, analyzer=words)
+
     def test_same_as_the_transformer(self, tmp_path: Path) -> None:
         documents = [words(text) for text in self.TEXTS]
         fitted = fit(documents)
