@@ -1,8 +1,9 @@
 """Document and collection frequencies of terms, as Arrow tables that merge in any order.
 
-A block of documents gives one small table (`count_terms`), tables add up (`merge_counts`), and
-a table is cut by a stable hash of the term (`partition_counts`), so that each partition can be
-reduced on its own. Nothing here creates a Python object for a token or a term.
+A block of documents gives one small table (`count_codes`, `count_terms`), tables add up
+(`CountSums`, `merge_counts`), and a table is cut by a stable hash of the term
+(`partition_counts`), so that each partition can be reduced on its own. Nothing here creates a
+Python object for a token or a term, and the compiled loops let other threads run.
 
 Strings: a string array holds less than 2 GiB. Where the distinct terms together are larger,
 the arithmetic runs on `large_string` and the resulting `term` column has several chunks.
@@ -10,7 +11,7 @@ the arithmetic runs on `large_string` and the resulting `term` column has severa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lexbeam.models import schemas
+from lexbeam.models.utf8 import utf8_buffers
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -25,12 +27,11 @@ Int64Array = npt.NDArray[np.int64]
 _MAX_STRING_BYTES = 2**31 - 1
 # Tables waiting to be merged: at most this many rows, or as many as are merged already.
 _MIN_PENDING_ROWS = 2**20
-# Bytes of terms hashed at a time (a term longer than this is hashed alone).
-_HASH_BYTES = 2**21
+# So many rows show whether it is worth looking at all of them.
+_SAMPLE_ROWS = 1000
 
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2 = np.uint64(0x94D049BB133111EB)
+_KEYS = ("term", "language")
+_FREQUENCIES = ("document_frequency", "collection_frequency")
 
 
 def list_lengths(lists: pa.ListArray) -> Int64Array:
@@ -94,11 +95,83 @@ def count_terms(
     return tables[0] if len(tables) == 1 else merge_counts(tables)
 
 
+def count_codes(
+    codes: npt.NDArray[np.integer],
+    offsets: Int64Array,
+    languages: npt.NDArray[np.integer],
+    strings: pa.Array,
+    names: Sequence[str],
+) -> pa.Table:
+    """Document and collection frequency of each (string, language), given by codes.
+
+    Args:
+        codes: (num_items,) index into `strings` of each occurrence, document after document.
+        offsets: (num_documents + 1,) where each document's items begin and end.
+        languages: (num_documents,) index into `names`; anything for a document without items.
+        strings: (num_strings,) string, distinct.
+        names: the languages, distinct.
+
+    Returns:
+        `schemas.COUNTS`, one row for each (string, language) that occurs, in no promised order.
+    """
+    from lexbeam.models import count_kernels
+
+    num_strings = len(strings)
+    document, collection = count_kernels.count_frequencies(
+        codes.astype(np.int64), offsets, languages.astype(np.int64), num_strings, len(names)
+    )
+    occurs = np.flatnonzero(collection)
+    columns = [
+        strings.take(pa.array(occurs % max(num_strings, 1))).cast(pa.string()),
+        pa.array(names, pa.string()).take(pa.array(occurs // max(num_strings, 1))),
+        pa.array(document[occurs]),
+        pa.array(collection[occurs]),
+    ]
+    return pa.Table.from_arrays(columns, schema=schemas.COUNTS)
+
+
+class CountSums:
+    """Counts that add up as they come.
+
+    Attributes:
+        num_rows: rows held now; once `compact` has been called, one for each (term, language).
+    """
+
+    def __init__(self) -> None:
+        self.num_rows = 0
+        self._tables: list[pa.Table] = []
+        self._is_compact = True
+
+    def add(self, table: pa.Table) -> None:
+        """Take in the rows of a `schemas.COUNTS` table."""
+        self._tables.append(table)
+        self.num_rows += table.num_rows
+        self._is_compact = False
+
+    def compact(self) -> pa.Table:
+        """Hold one row for each (term, language), and return them in no promised order.
+
+        Raises:
+            ValueError: a term or a language is null.
+        """
+        held = pa.concat_tables([schemas.COUNTS.empty_table(), *self._tables])
+        if not self._is_compact:
+            held = _sum_counts(held)
+            self._tables, self.num_rows, self._is_compact = [held], held.num_rows, True
+        return held
+
+    def merged(self) -> pa.Table:
+        """The sums, as `merge_counts` returns them."""
+        held = self.compact()
+        order = pc.sort_indices(held, sort_keys=[(name, "ascending") for name in _KEYS])
+        return _take_counts(held, order.to_numpy())
+
+
 def merge_counts(tables: Iterable[pa.Table]) -> pa.Table:
     """Sum counts over (term, language).
 
     Tables are merged as they come, so that an iterator of many tables needs memory in
-    proportion to the distinct terms only. Sums are exact below 2**53.
+    proportion to the distinct terms only. Sums are those of 64-bit integers.
 
     Args:
         tables: `schemas.COUNTS` tables in any order, split in any way.
@@ -106,16 +179,17 @@ def merge_counts(tables: Iterable[pa.Table]) -> pa.Table:
     Returns:
         `schemas.COUNTS`, ascending by (term, language) in UTF-8 byte order: the same bytes for
         any split and order of the same counts.
+
+    Raises:
+        ValueError: a term or a language is null.
     """
-    pending: list[pa.Table] = []
-    num_pending, num_merged = 0, 0
+    sums, most_rows = CountSums(), _MIN_PENDING_ROWS
     for table in tables:
-        pending.append(table)
-        num_pending += table.num_rows
-        if num_pending - num_merged > max(_MIN_PENDING_ROWS, num_merged):
-            pending = [_sum_counts(pa.concat_tables(pending))]
-            num_pending = num_merged = pending[0].num_rows
-    return _sum_counts(pa.concat_tables(pending)) if pending else schemas.COUNTS.empty_table()
+        sums.add(table)
+        if sums.num_rows > most_rows:
+            # What does not shrink must not be merged again with every table.
+            most_rows = max(_MIN_PENDING_ROWS, 2 * sums.compact().num_rows)
+    return sums.merged()
 
 
 def partition_counts(counts: pa.Table, num_partitions: int) -> list[pa.Table]:
@@ -136,9 +210,12 @@ def partition_counts(counts: pa.Table, num_partitions: int) -> list[pa.Table]:
         raise ValueError(f"num_partitions must be at least 1, not {num_partitions}")
     pieces: list[list[pa.RecordBatch]] = [[] for _ in range(num_partitions)]
     for batch in counts.to_batches():
-        partition = term_hashes(batch.column("term")) % np.uint64(num_partitions)
-        order = np.argsort(partition.astype(np.int32), kind="stable")
-        sizes = np.bincount(partition.astype(np.int64), minlength=num_partitions)
+        hashes = term_hashes(batch.column("term"))
+        partition = (hashes % np.uint64(num_partitions)).astype(np.int64)
+        # Small integers are sorted in linear time.
+        small = np.uint16 if num_partitions <= 2**16 else np.int64
+        order = np.argsort(partition.astype(small), kind="stable")
+        sizes = np.bincount(partition, minlength=num_partitions)
         ends = np.cumsum(sizes)
         for index in np.flatnonzero(sizes):
             rows = order[ends[index] - sizes[index] : ends[index]]
@@ -149,8 +226,7 @@ def partition_counts(counts: pa.Table, num_partitions: int) -> list[pa.Table]:
 def term_hashes(terms: pa.Array) -> npt.NDArray[np.uint64]:
     """A 64-bit hash of the UTF-8 bytes of each string.
 
-    A polynomial in an odd multiplier modulo 2**64, mixed by the finaliser of SplitMix64 (Steele
-    et al. 2014): the same on every machine, in every process and for every slicing of the array.
+    The same on every machine, in every process and for every slicing of the array.
 
     Args:
         terms: (n,) string or large_string without nulls.
@@ -158,13 +234,10 @@ def term_hashes(terms: pa.Array) -> npt.NDArray[np.uint64]:
     Returns:
         (n,) uint64.
     """
-    hashes = np.empty(len(terms), dtype=np.uint64)
-    offsets, data = _utf8_buffers(terms)
-    for begin, end in _spans(offsets, _HASH_BYTES):
-        hashes[begin:end] = _hash_span(offsets[begin : end + 1], data)
-    hashes = (hashes ^ (hashes >> np.uint64(30))) * _MIX_1
-    hashes = (hashes ^ (hashes >> np.uint64(27))) * _MIX_2
-    return hashes ^ (hashes >> np.uint64(31))
+    from lexbeam.models import string_kernels
+
+    offsets, data = utf8_buffers(terms)
+    return string_kernels.hash_strings(data, offsets)
 
 
 def encode_sorted(strings: pa.ChunkedArray) -> tuple[pa.Array, Int64Array]:
@@ -179,9 +252,9 @@ def encode_sorted(strings: pa.ChunkedArray) -> tuple[pa.Array, Int64Array]:
     """
     if strings.null_count:
         raise ValueError("a term and a language must not be null")
-    num_bytes = pc.sum(pc.binary_length(strings), min_count=0).as_py()
-    if num_bytes > _MAX_STRING_BYTES:
-        strings = strings.cast(pa.large_string())
+    strings = _wide(strings)
+    if _is_ascending(strings):
+        return _encode_ascending(strings)
     distinct, codes = _dictionary_codes(strings)
     order = pc.sort_indices(distinct).to_numpy()
     rank = np.empty(len(order), dtype=np.int64)
@@ -191,7 +264,7 @@ def encode_sorted(strings: pa.ChunkedArray) -> tuple[pa.Array, Int64Array]:
 
 def take_strings(strings: pa.Array, indices: Int64Array) -> pa.ChunkedArray:
     """`strings[indices]` as string; cut into chunks so that none reaches 2 GiB."""
-    offsets = _utf8_buffers(strings)[0]
+    offsets = utf8_buffers(strings)[0]
     taken = row_offsets(np.diff(offsets)[indices])
     spans = _spans(taken, _MAX_STRING_BYTES)
     chunks = [strings.take(pa.array(indices[i:j])).cast(pa.string()) for i, j in spans]
@@ -208,8 +281,30 @@ def _dictionary_codes(strings: pa.ChunkedArray) -> tuple[pa.Array, Int64Array]:
     return chunks[0].dictionary, np.concatenate(codes)
 
 
+def _wide(strings: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The strings, as large_string where they hold 2 GiB or more together."""
+    num_bytes = pc.sum(pc.binary_length(strings), min_count=0).as_py()
+    return strings if num_bytes <= _MAX_STRING_BYTES else strings.cast(pa.large_string())
+
+
+def _is_ascending(strings: pa.ChunkedArray) -> bool:
+    """Whether no string stands before a smaller one."""
+    for rows in (strings[:_SAMPLE_ROWS], strings):
+        if not pc.all(pc.less_equal(rows[:-1], rows[1:]), min_count=0).as_py():
+            return False
+    return True
+
+
+def _encode_ascending(strings: pa.ChunkedArray) -> tuple[pa.Array, Int64Array]:
+    """`encode_sorted` of strings in ascending order: equal ones are neighbours."""
+    is_first = np.ones(len(strings), dtype=np.bool_)
+    is_first[1:] = pc.not_equal(strings[1:], strings[:-1]).to_numpy()
+    distinct = strings.filter(pa.array(is_first)).chunks
+    return pa.concat_arrays([pa.array([], strings.type), *distinct]), np.cumsum(is_first) - 1
+
+
 def _count_block(terms: pa.ListArray, languages: pa.StringArray) -> pa.Table:
-    """Counts of one block: integer codes for (language, term), sorted with the document."""
+    """Counts of one block."""
     lengths = list_lengths(terms)
     flat = terms.flatten()
     has_terms = lengths > 0
@@ -218,53 +313,30 @@ def _count_block(terms: pa.ListArray, languages: pa.StringArray) -> pa.Table:
         raise ValueError("a term, and the language of a document with terms, must not be null")
     distinct, codes = _dictionary_codes(pa.chunked_array([flat]))
     names, language_codes = _dictionary_codes(pa.chunked_array([spoken]))
-    cells = len(distinct) * len(names)
-    cell = np.repeat(language_codes * len(distinct), lengths[has_terms]) + codes
-    collection = np.bincount(cell, minlength=cells)
-    # Equal terms of a document become neighbours; the first of each run counts once.
-    document = np.repeat(np.arange(len(language_codes)) * cells, lengths[has_terms])
-    seen = np.sort(document + cell, kind="stable")
-    first = np.append(True, seen[1:] != seen[:-1])[: len(seen)]
-    document_frequency = np.bincount(seen[first] % max(cells, 1), minlength=cells)
-    occurs = np.flatnonzero(collection)
-    columns = [
-        distinct.take(pa.array(occurs % max(len(distinct), 1))).cast(pa.string()),
-        names.take(pa.array(occurs // max(len(distinct), 1))).cast(pa.string()),
-        pa.array(document_frequency[occurs], pa.int64()),
-        pa.array(collection[occurs], pa.int64()),
-    ]
-    return pa.Table.from_arrays(columns, schema=schemas.COUNTS)
+    offsets = row_offsets(lengths[has_terms])
+    return count_codes(codes, offsets, language_codes, distinct, names.to_pylist())
 
 
 def _sum_counts(counts: pa.Table) -> pa.Table:
-    """Sum over equal (term, language), ascending by both."""
-    distinct, rank = encode_sorted(counts["term"])
-    names, language_rank = encode_sorted(counts["language"])
-    cell = rank * len(names) + language_rank
-    cells = len(distinct) * len(names)
-    occurs = np.flatnonzero(np.bincount(cell, minlength=cells))
-    sums = [
-        # Float64 sums of whole numbers are exact in any order below 2**53.
-        np.bincount(cell, weights=counts[name].to_numpy(), minlength=cells)[occurs]
-        for name in ("document_frequency", "collection_frequency")
-    ]
-    columns = [
-        take_strings(distinct, occurs // max(len(names), 1)),
-        names.take(pa.array(occurs % max(len(names), 1))).cast(pa.string()),
-        *(pa.array(values.astype(np.int64)) for values in sums),
-    ]
-    return pa.Table.from_arrays(columns, schema=schemas.COUNTS)
+    """Sums over equal (term, language), in order of appearance."""
+    if any(counts[name].null_count for name in _KEYS):
+        raise ValueError("a term and a language must not be null")
+    counts = counts.set_column(0, "term", _wide(counts["term"]))
+    # With threads the order would change from run to run.
+    groups = counts.group_by(list(_KEYS), use_threads=False)
+    sums = groups.aggregate([(name, "sum") for name in _FREQUENCIES])
+    sums = sums.select([*_KEYS, *(f"{name}_sum" for name in _FREQUENCIES)])
+    sums = sums.rename_columns(schemas.COUNTS.names)
+    is_wide = sums["term"].type != pa.string()
+    return _take_counts(sums, np.arange(len(sums))) if is_wide else sums
 
 
-def _utf8_buffers(strings: pa.Array) -> tuple[Int64Array, npt.NDArray[np.uint8]]:
-    """(n + 1,) offsets and the UTF-8 bytes that they point into, without copying the bytes."""
-    width = np.int64 if pa.types.is_large_string(strings.type) else np.int32
-    _, offsets, data = strings.buffers()
-    if offsets is None or len(strings) == 0:
-        return np.zeros(len(strings) + 1, dtype=np.int64), np.zeros(0, dtype=np.uint8)
-    starts = np.frombuffer(offsets, dtype=width)[strings.offset :][: len(strings) + 1]
-    text = np.zeros(0, np.uint8) if data is None else np.frombuffer(data, dtype=np.uint8)
-    return starts.astype(np.int64), text
+def _take_counts(counts: pa.Table, order: Int64Array) -> pa.Table:
+    """The rows in another order, each column in as few chunks as it can be."""
+    terms = _wide(counts["term"]).combine_chunks()
+    columns = [counts[name].combine_chunks() for name in counts.schema.names[1:]]
+    taken = [column.take(pa.array(order)) for column in columns]
+    return pa.Table.from_arrays([take_strings(terms, order), *taken], schema=schemas.COUNTS)
 
 
 def _spans(offsets: Int64Array, max_bytes: int) -> Iterator[tuple[int, int]]:
@@ -275,19 +347,3 @@ def _spans(offsets: Int64Array, max_bytes: int) -> Iterator[tuple[int, int]]:
         end = max(fits, begin + 1)
         yield begin, end
         begin = end
-
-
-def _hash_span(offsets: Int64Array, data: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
-    """Sum of (byte + 1) * multiplier**place over the bytes of each string, modulo 2**64."""
-    lengths = np.diff(offsets)
-    powers = np.full(int(lengths.max()) + 1, _MULTIPLIER)
-    powers[0] = 1
-    np.multiply.accumulate(powers, out=powers)
-    place = np.arange(offsets[0], offsets[-1]) - np.repeat(offsets[:-1], lengths)
-    sums = np.zeros(len(place) + 1, dtype=np.uint64)
-    digits = data[offsets[0] : offsets[-1]].astype(np.uint64) + np.uint64(1)
-    np.cumsum(digits * powers[place], out=sums[1:])
-    ends = offsets - offsets[0]
-    # Differences of prefix sums are exact in modular arithmetic.
-    hashes: npt.NDArray[np.uint64] = sums[ends[1:]] - sums[ends[:-1]]
-    return hashes

@@ -142,12 +142,14 @@ def _run_job(
     given: dict[str, Any],
     model_path: str | None,
 ) -> None:
+    from lexbeam.pipeline.quiet import quiet_libraries, return_memory
+
+    return_memory()
+    quiet_libraries(settings.verbose)
     from lexbeam.models.encoder_spec import ModelError
     from lexbeam.pipeline import corpus_model, prepare, publish
     from lexbeam.pipeline.progress_view import ProgressView
-    from lexbeam.pipeline.quiet import quiet_libraries
 
-    quiet_libraries(settings.verbose)
     view = ProgressView(quiet=settings.quiet)
     settings = prepare.local_settings(settings)
     model = None

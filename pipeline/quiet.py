@@ -1,4 +1,4 @@
-"""Keeps the libraries' chatter off the terminal."""
+"""What is said to the libraries before they are imported: to be quiet, and to give memory back."""
 
 from __future__ import annotations
 
@@ -20,3 +20,12 @@ def quiet_libraries(verbose: bool) -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     if not verbose:
         warnings.simplefilter("ignore")
+
+
+def return_memory() -> None:
+    """Let Arrow take its memory from the system; must be called before Arrow is imported.
+
+    Its own allocator keeps what blocks of changing sizes have left, so that a process seems to grow
+    with the corpus. Worker processes of this host inherit the setting.
+    """
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")

@@ -9,7 +9,7 @@ that it has seen the whole split.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -42,6 +42,11 @@ class RecordBatchCoder(beam.coders.Coder):  # type: ignore[misc]
 
 
 beam.coders.registry.register_coder(pa.RecordBatch, RecordBatchCoder)
+
+
+def joined(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+    """Batches of one schema, at least one, as one; a single one is not copied."""
+    return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
 
 
 def of_split(batch: pa.RecordBatch, split: int) -> pa.RecordBatch:

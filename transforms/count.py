@@ -5,29 +5,31 @@ Counts are Arrow tables, one for each split and hash partition, never an element
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.metrics import Metrics
 
-from lexbeam.models import counts, keyphrases, schemas
+from lexbeam.models import counts, schemas
+from lexbeam.models.config import LANGUAGES
+from lexbeam.models.keyphrase_candidates import find_candidates
+from lexbeam.models.token_blocks import Int8Array, Int64Array
 from lexbeam.models.vocabulary import cached_vocabulary
 from lexbeam.transforms import blocks, progress
-from lexbeam.transforms.part_files import (
-    BlockSource,
-    PartFolder,
-    open_part,
-    write_part,
-    write_row_groups,
-)
+from lexbeam.transforms.map_blocks import MapBlocksDoFn
+from lexbeam.transforms.part_files import BlockSource, PartFolder, open_part, write_row_groups
 from lexbeam.transforms.parts import ListIndices, ListMissing
+from lexbeam.transforms.threads import kernel_threads, map_in_order
 
 NUM_PARTITIONS = 32
-_MERGE_ROWS = 1_000_000
+# Rows of counts that a split holds at most, about 50 bytes each. Where half of them are left once
+# they are summed, they are written out, and the split's next round begins.
+MAX_ROWS_HELD = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class CountFolders:
     """Where counts go.
 
     Attributes:
-        splits: a part for each split: the counts of each kind and partition, a row group each.
+        splits: a part for each split: rounds of row groups, in each round one for each merged
+            part, in the order of `merged_parts`.
         words: merged counts of words, a part for each hash partition.
         phrases: merged counts of candidate phrases, likewise.
         documents: one part, with a row for each language: documents and tokens.
@@ -68,6 +71,8 @@ class CountFolders:
 
 def without_dropped(batch: pa.RecordBatch) -> pa.RecordBatch:
     """The batch with `tokens` (and what goes with them) null where `dropped` is true."""
+    if not pc.any(batch["dropped"]).as_py():
+        return batch
     is_kept = pc.invert(batch["dropped"])
     columns = [
         pc.if_else(is_kept, batch[name], pa.scalar(None, batch[name].type))
@@ -78,27 +83,98 @@ def without_dropped(batch: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 
 
-class _Running:
-    """Counts of one kind, merged whenever enough has come together."""
+class Counts(NamedTuple):
+    """Counts of some documents, as tables of `schemas.COUNTS`."""
 
-    def __init__(self) -> None:
-        self._tables: list[pa.Table] = []
-        self._rows = 0
+    documents: pa.Table
+    """A row for each language: documents, and their tokens of every kind; the term is empty."""
+    words: pa.Table
+    """The words that are terms."""
+    phrases: pa.Table
+    """The keys of candidate phrases."""
 
-    def add(self, table: pa.Table) -> None:
-        self._tables.append(table)
-        self._rows += table.num_rows
-        if self._rows > _MERGE_ROWS and len(self._tables) > 1:
-            merged = self.merged()
-            # What does not shrink must not be merged again with every block.
-            self._tables, self._rows = [merged], 0
 
-    def merged(self) -> pa.Table:
-        return counts.merge_counts(self._tables)
+def count_block(batch: pa.RecordBatch) -> Counts:
+    """Counts of a block's documents, but for the rejected and the dropped ones.
+
+    Depends on nothing but the block and shares nothing, so that threads may run it side by side.
+
+    Args:
+        batch: the columns that `find_candidates` takes, and `dropped`.
+    """
+    batch = without_dropped(batch)
+    batch = batch.filter(pc.is_valid(batch["tokens"]))
+    found = find_candidates(batch)
+    block = found.block
+    is_term = block.kinds == schemas.TERM
+    occurrences = np.bincount(found.documents[found.phrases], minlength=batch.num_rows)
+    return Counts(
+        documents=_document_counts(block.languages, counts.list_lengths(batch["tokens"])),
+        words=counts.count_codes(
+            block.codes[is_term],
+            counts.row_offsets(is_term)[block.offsets],
+            block.languages,
+            block.terms,
+            LANGUAGES,
+        ),
+        # Candidates of a document stand side by side, and so do their occurrences.
+        phrases=counts.count_codes(
+            found.key_ids[found.phrases],
+            counts.row_offsets(occurrences),
+            block.languages,
+            found.keys,
+            LANGUAGES,
+        ),
+    )
+
+
+def _document_counts(languages: Int8Array, lengths: Int64Array) -> pa.Table:
+    """Documents and tokens of each language that occurs."""
+    documents = np.bincount(languages, minlength=len(LANGUAGES))
+    tokens = np.bincount(languages, weights=lengths, minlength=len(LANGUAGES))
+    columns = [
+        pa.array([""] * len(LANGUAGES), pa.string()),
+        pa.array(LANGUAGES, pa.string()),
+        pa.array(documents, pa.int64()),
+        pa.array(tokens.astype(np.int64)),
+    ]
+    return pa.table(columns, schema=schemas.COUNTS).filter(pa.array(documents > 0))
+
+
+def row_groups_of(counted: Iterable[Counts]) -> Iterator[pa.Table]:
+    """The row groups of a split's part, from the counts of its blocks.
+
+    About `MAX_ROWS_HELD` rows are held, whatever the split's size.
+    """
+    sums = _new_sums()
+    for block in counted:
+        for kind, table in zip(sums, block, strict=True):
+            kind.add(table)
+        if sum(kind.num_rows for kind in sums) <= MAX_ROWS_HELD:
+            continue
+        for kind in sums:
+            kind.compact()
+        if sum(kind.num_rows for kind in sums) > MAX_ROWS_HELD // 2:
+            yield from _round(sums)
+            sums = _new_sums()
+    yield from _round(sums)
+
+
+def _new_sums() -> list[counts.CountSums]:
+    """Sums of nothing, one for each field of `Counts`."""
+    return [counts.CountSums() for _ in Counts._fields]
+
+
+def _round(sums: list[counts.CountSums]) -> Iterator[pa.Table]:
+    """A table for each of `CountFolders.merged_parts`."""
+    documents, words, phrases = sums
+    yield documents.compact()
+    for kind in (words, phrases):
+        yield from counts.partition_counts(kind.compact(), NUM_PARTITIONS)
 
 
 class CountSplitDoFn(beam.DoFn):  # type: ignore[misc]
-    """A split's counts into its part, a row group for each merged part."""
+    """A split's counts into its part, which is committed when it is whole."""
 
     def __init__(self, source: BlockSource, folders: CountFolders) -> None:
         self._source = source
@@ -106,53 +182,38 @@ class CountSplitDoFn(beam.DoFn):  # type: ignore[misc]
         self._documents = Metrics.counter("CountDocumentFrequency", "documents-in")
 
     def process(self, split: int) -> None:
-        words, phrases = _Running(), _Running()
-        documents: Counter[str] = Counter()
-        tokens: Counter[str] = Counter()
-        for batch in self._source.batches(split):
-            kept = without_dropped(batch)
-            kept = kept.filter(pc.is_valid(kept["tokens"]))
-            terms = counts.term_lists(kept["tokens"], kept["kinds"])
-            words.add(counts.count_terms(terms, kept["language"]))
-            phrases.add(counts.count_terms(keyphrases.phrase_lists(kept), kept["language"]))
-            lengths = pc.list_value_length(kept["tokens"]).to_pylist()
-            for language, length in zip(kept["language"].to_pylist(), lengths, strict=True):
-                documents[language] += 1
-                tokens[language] += length
-            self._documents.inc(kept.num_rows)
-            progress.report("count", kept.num_rows)
-        groups = [_document_counts(documents, tokens)]
-        for running in (words, phrases):
-            groups += counts.partition_counts(running.merged(), NUM_PARTITIONS)
-        write_row_groups(self._folders.splits.part(split), groups)
+        path = self._folders.splits.part(split)
+        write_row_groups(path, row_groups_of(self._counted(split)), distinct=("term",))
 
-
-def _document_counts(documents: Mapping[str, int], tokens: Mapping[str, int]) -> pa.Table:
-    languages = sorted(documents)
-    return pa.table(
-        [
-            pa.array([""] * len(languages), pa.string()),
-            pa.array(languages, pa.string()),
-            pa.array([documents[language] for language in languages], pa.int64()),
-            pa.array([tokens[language] for language in languages], pa.int64()),
-        ],
-        schema=schemas.COUNTS,
-    )
+    def _counted(self, split: int) -> Iterator[Counts]:
+        for counted in map_in_order(count_block, self._source.batches(split), kernel_threads()):
+            frequencies = counted.documents["document_frequency"]
+            num_documents = pc.sum(frequencies, min_count=0).as_py()
+            self._documents.inc(num_documents)
+            progress.report("count", num_documents)
+            yield counted
 
 
 class MergeCountsDoFn(beam.DoFn):  # type: ignore[misc]
-    """Merges one partition's row group of every split into its part."""
+    """Merges one partition's row groups of every split into its part.
+
+    One row group is read at a time, and held are the partition's distinct rows.
+    """
 
     def __init__(self, folders: CountFolders) -> None:
         self._folders = folders
 
     def process(self, index: int) -> None:
         path = self._folders.merged_parts()[index]
-        running = _Running()
+        merged = counts.merge_counts(self._row_groups(index))
+        write_row_groups(path, [merged], distinct=("term",))
+
+    def _row_groups(self, index: int) -> Iterator[pa.Table]:
+        groups_per_round = len(self._folders.merged_parts())
         for split_part in self._folders.splits.parts():
             with open_part(split_part) as part:
-                running.add(part.read_row_group(index))
-        write_part(path, running.merged())
+                for group in range(index, part.num_row_groups, groups_per_round):
+                    yield part.read_row_group(group)
 
 
 class CountDocumentFrequency(beam.PTransform):  # type: ignore[misc]
@@ -189,21 +250,25 @@ class MergeCounts(beam.PTransform):  # type: ignore[misc]
         )
 
 
-class BagOfWordsDoFn(beam.DoFn):  # type: ignore[misc]
+class BagOfWordsDoFn(MapBlocksDoFn[pa.RecordBatch]):
     """Blocks of tokens to blocks of schemas.BOW; rejected and dropped rows are null."""
 
     def __init__(self, vocabulary_path: str) -> None:
         self._vocabulary_path = vocabulary_path
 
-    def process(self, block: pa.RecordBatch) -> Iterable[pa.RecordBatch]:
-        split = blocks.split_of(block)
-        if blocks.is_last(block):
-            yield blocks.last_block(schemas.BOW, split)
-            return
+    def setup(self) -> None:
+        super().setup()
+        self._vocabulary = cached_vocabulary(self._vocabulary_path)
+
+    def compute(self, block: pa.RecordBatch) -> pa.RecordBatch:
         kept = without_dropped(block)
-        terms = counts.term_lists(kept["tokens"], kept["kinds"])
-        bow = cached_vocabulary(self._vocabulary_path).bag_of_words(terms)
-        yield blocks.of_split(bow, split)
+        return self._vocabulary.bag_of_words(counts.term_lists(kept["tokens"], kept["kinds"]))
+
+    def emit(self, result: pa.RecordBatch, split: int) -> list[pa.RecordBatch]:
+        return [blocks.of_split(result, split)]
+
+    def emit_last(self, split: int) -> list[pa.RecordBatch]:
+        return [blocks.last_block(schemas.BOW, split)]
 
 
 class CountTermsOfDocuments(beam.PTransform):  # type: ignore[misc]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeAlias
 
 import apache_beam as beam
 import numpy as np
@@ -17,11 +18,15 @@ from lexbeam.models.failures import error_text
 from lexbeam.models.features import FeatureConfig, FeatureModels, document_features
 from lexbeam.transforms import blocks
 from lexbeam.transforms.bisect import process_bisecting
+from lexbeam.transforms.map_blocks import MapBlocksDoFn
 from lexbeam.transforms.tokenize import TOKENIZE_FAILED
 
 ERRORS = "errors"
 EXTRACT_FAILED = "extract-failed"
 DUPLICATE_ID = "duplicate-id"
+
+_Extracted: TypeAlias = tuple[pa.RecordBatch, pa.RecordBatch]
+_Output: TypeAlias = "pa.RecordBatch | beam.pvalue.TaggedOutput"
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class ExtractConfig:
         )
 
 
-class ExtractDoFn(beam.DoFn):  # type: ignore[misc]
+class ExtractDoFn(MapBlocksDoFn[_Extracted]):
     """Zipped blocks to blocks of documents, and blocks of errors under the tag `errors`."""
 
     def __init__(self, config: ExtractConfig) -> None:
@@ -55,22 +60,25 @@ class ExtractDoFn(beam.DoFn):  # type: ignore[misc]
         self._rejected = Metrics.counter("ExtractFeatures", "documents-rejected")
 
     def setup(self) -> None:
+        super().setup()
         self._models = FeatureModels.load(self._config.features)
 
-    def process(self, block: pa.RecordBatch) -> Iterator[pa.RecordBatch | beam.pvalue.TaggedOutput]:
-        split = blocks.split_of(block)
-        if blocks.is_last(block):
-            yield blocks.last_block(self._config.schema, split)
-            yield beam.pvalue.TaggedOutput(ERRORS, blocks.last_block(schemas.ERRORS, split))
-            return
+    def compute(self, block: pa.RecordBatch) -> _Extracted:
         good = block.filter(is_good(block))
         pieces = process_bisecting(good, self._documents_of, self._reject)
-        documents = pa.concat_batches([documents for documents, _ in pieces])
-        errors = pa.concat_batches([error_rows(block), *(errors for _, errors in pieces)])
+        documents = blocks.joined([documents for documents, _ in pieces])
+        errors = blocks.joined([error_rows(block), *(errors for _, errors in pieces)])
+        return documents, errors
+
+    def emit(self, result: _Extracted, split: int) -> list[_Output]:
+        documents, errors = result
         self._documents.inc(documents.num_rows)
         self._rejected.inc(errors.num_rows)
-        yield blocks.of_split(documents, split)
-        yield beam.pvalue.TaggedOutput(ERRORS, blocks.of_split(errors, split))
+        return _tagged(blocks.of_split(documents, split), blocks.of_split(errors, split))
+
+    def emit_last(self, split: int) -> list[_Output]:
+        last_documents = blocks.last_block(self._config.schema, split)
+        return _tagged(last_documents, blocks.last_block(schemas.ERRORS, split))
 
     def _documents_of(self, good: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.RecordBatch]:
         """Documents, and no errors."""
@@ -92,6 +100,10 @@ class ExtractDoFn(beam.DoFn):  # type: ignore[misc]
         row |= {"stage": "extract", "error_type": EXTRACT_FAILED, "message": error_text(error)}
         nothing = pa.RecordBatch.from_pylist([], schema=self._config.schema)
         return nothing, pa.RecordBatch.from_pylist([row], schema=schemas.ERRORS)
+
+
+def _tagged(documents: pa.RecordBatch, errors: pa.RecordBatch) -> list[_Output]:
+    return [documents, beam.pvalue.TaggedOutput(ERRORS, errors)]
 
 
 def is_good(block: pa.RecordBatch) -> pa.Array:

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,10 +24,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lexbeam.transforms import storage
+from lexbeam.transforms.block_size import BLOCK_ROWS
 
 # A row group ends after so many rows, or the row that fills so many bytes: a rule on rows alone, so
 # that a part's bytes do not depend on the size of the blocks that were written.
-ROWS_PER_ROW_GROUP = 1024
+ROWS_PER_ROW_GROUP = 4096
 BYTES_PER_ROW_GROUP = 32 << 20
 # Blocks are read back with about as many bytes, so that long documents do not fill the memory.
 BYTES_PER_BLOCK = 4 << 20
@@ -175,19 +176,35 @@ def write_part(path: str, table: pa.Table, statistics: Mapping[str, Any] | None 
         raise
 
 
-def write_row_groups(path: str, tables: Sequence[pa.Table]) -> bool:
-    """Write tables of one schema as the row groups of one part, empty ones included.
+def write_row_groups(path: str, tables: Iterable[pa.Table], distinct: Sequence[str] = ()) -> bool:
+    """Write tables of one schema, as they come, as the row groups of one part, empty ones included.
 
-    Returns False where another writer was first.
+    Args:
+        path: the part.
+        tables: at least one; the part is published when all have been written.
+        distinct: columns of values that mostly differ: no dictionary of them is tried.
+
+    Returns:
+        False where another writer was first.
     """
     storage.make_parent(path)
-    with tempfile.TemporaryDirectory(prefix="lexbeam-") as folder:
-        temporary = str(Path(folder, "part"))
-        with pq.ParquetWriter(temporary, tables[0].schema, compression="zstd") as writer:
-            for table in tables:
+    descriptor, temporary = tempfile.mkstemp(
+        prefix=".part-", suffix=".tmp", dir=_temporary_folder(path)
+    )
+    os.close(descriptor)
+    try:
+        tables = iter(tables)
+        first = next(tables)
+        repeated = [name for name in first.schema.names if name not in distinct]
+        with pq.ParquetWriter(
+            temporary, first.schema, compression="zstd", use_dictionary=repeated
+        ) as writer:
+            for table in itertools.chain([first], tables):
                 # One call makes one row group unless the table is larger than this.
                 writer.write_table(table, row_group_size=max(1, table.num_rows))
         return storage.commit_file(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
 
 
 def open_part(path: str) -> pq.ParquetFile:
@@ -248,7 +265,7 @@ class ZippedParts:
 
     columns: tuple[Columns, ...]
     dropped: PartFolder | None = None
-    block_rows: int = 256
+    block_rows: int = BLOCK_ROWS
 
     @property
     def schema(self) -> pa.Schema:

@@ -23,6 +23,7 @@ from itertools import islice
 import pyarrow as pa
 
 from lexbeam.transforms import read_csv, read_jsonl, read_parquet, read_text
+from lexbeam.transforms.block_size import BLOCK_BYTES, BLOCK_ROWS
 from lexbeam.transforms.read_rows import BlockBuilder, Record, to_row
 from lexbeam.transforms.read_stream import UnreadableFile
 from lexbeam.transforms.sources import InputConfig, Source
@@ -42,8 +43,8 @@ def read_split(
     split: Split,
     sources: Sequence[Source],
     config: InputConfig,
-    block_rows: int = 256,
-    block_bytes: int = 16 << 20,
+    block_rows: int = BLOCK_ROWS,
+    block_bytes: int = BLOCK_BYTES,
 ) -> Iterator[pa.RecordBatch]:
     """The split's documents as batches of schemas.read_schema(config.keep_columns).
 
