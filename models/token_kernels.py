@@ -11,6 +11,7 @@ from lexbeam.models.compiled import (
     Integer,
     UInt8Array,
     UInt32Array,
+    UInt64Array,
     entry,
     helper,
 )
@@ -62,9 +63,11 @@ def decode_utf8(data: UInt8Array, offsets: Int64Array) -> tuple[UInt32Array, Int
 
 
 @helper
-def _equal(codes: UInt32Array, first: Integer, second: Integer, length: Integer) -> bool:
+def _equal(
+    codes: UInt32Array, first: Integer, others: UInt32Array, second: Integer, length: Integer
+) -> bool:
     for place in range(length):
-        if codes[first + place] != codes[second + place]:
+        if codes[first + place] != others[second + place]:
             return False
     return True
 
@@ -115,7 +118,7 @@ def distinct_pieces(
                 # Pieces that share a hash may still differ.
                 other, length = spans[number, 0], spans[number, 1]
                 if hashes[number] == hashed and piece_groups[number] == groups[text]:
-                    if length == end - start and _equal(codes, other, start, length):
+                    if length == end - start and _equal(codes, other, codes, start, length):
                         break
                 slot = (slot + 1) & (size - 1)
                 number = np.int64(slots[slot]) - 1
@@ -145,6 +148,112 @@ def _copy_spans(
             size += 1
         ends[span] = size
     return copied, ends
+
+
+@entry
+def hash_pieces(codes: UInt32Array, ends: Int64Array, groups: Int8Array) -> UInt64Array:
+    """(n,) hash of each of the pieces that end at `ends`, with its group."""
+    hashes = np.empty(len(ends), np.uint64)
+    start: Integer = 0
+    for piece in range(len(ends)):
+        hashes[piece] = _hash(codes, start, ends[piece], groups[piece])
+        start = ends[piece]
+    return hashes
+
+
+@helper
+def _start(ends: Int64Array, row: Integer) -> Integer:
+    return ends[row - 1] if row else 0
+
+
+@entry
+def find_pieces(
+    slots: Int32Array,
+    hashes: UInt64Array,
+    codes: UInt32Array,
+    ends: Int64Array,
+    groups: Int8Array,
+    wanted_hashes: UInt64Array,
+    wanted_codes: UInt32Array,
+    wanted_ends: Int64Array,
+    wanted_groups: Int8Array,
+) -> Int64Array:
+    """Row of each wanted piece in a table, or -1.
+
+    Args:
+        slots: of the table: row + 1 in each slot, 0 where it is free.
+        hashes: of its pieces.
+        codes: their code points, end to end.
+        ends: where each ends.
+        groups: group of each.
+        wanted_hashes: of the pieces that are looked for; likewise the others.
+        wanted_codes: their code points.
+        wanted_ends: where each ends.
+        wanted_groups: group of each.
+    """
+    rows = np.full(len(wanted_ends), -1, np.int64)
+    mask = len(slots) - 1
+    for piece in range(len(wanted_ends)):
+        hashed, start = wanted_hashes[piece], _start(wanted_ends, piece)
+        length = wanted_ends[piece] - start
+        slot = np.int64(hashed >> _HIGH) & mask
+        while slots[slot]:
+            row: Integer = np.int64(slots[slot]) - 1
+            if hashes[row] == hashed and groups[row] == wanted_groups[piece]:
+                first = _start(ends, row)
+                if ends[row] - first == length and _equal(
+                    codes, first, wanted_codes, start, length
+                ):
+                    rows[piece] = row
+                    break
+            slot = (slot + 1) & mask
+    return rows
+
+
+@entry
+def insert_rows(slots: Int32Array, hashes: UInt64Array, first: int, last: int) -> None:
+    """Put rows of a table from `first` to `last` into its slots, of which half stay free."""
+    mask = len(slots) - 1
+    for row in range(first, last):
+        slot = np.int64(hashes[row] >> _HIGH) & mask
+        while slots[slot]:
+            slot = (slot + 1) & mask
+        slots[slot] = row + 1
+
+
+@entry
+def take_pieces(
+    codes: UInt32Array, ends: Int64Array, chosen: Int64Array
+) -> tuple[UInt32Array, Int64Array]:
+    """Code points of some of the pieces, end to end, and where each ends."""
+    size: Integer = 0
+    for piece in chosen:
+        size += ends[piece] - _start(ends, piece)
+    taken, taken_ends = np.empty(size, np.uint32), np.empty(len(chosen), np.int64)
+    size = 0
+    for index in range(len(chosen)):
+        for position in range(_start(ends, chosen[index]), ends[chosen[index]]):
+            taken[size] = codes[position]
+            size += 1
+        taken_ends[index] = size
+    return taken, taken_ends
+
+
+@entry
+def take_tokens(
+    data: UInt8Array, ends: Int64Array, rows: Int64Array
+) -> tuple[UInt8Array, Int32Array]:
+    """Bytes of the tokens at `rows`, end to end, and (len(rows) + 1,) where each begins."""
+    offsets = np.zeros(len(rows) + 1, np.int32)
+    for index in range(len(rows)):
+        length = ends[rows[index]] - _start(ends, rows[index])
+        offsets[index + 1] = offsets[index] + length
+    taken = np.empty(offsets[-1], np.uint8)
+    for index in range(len(rows)):
+        first = _start(ends, rows[index])
+        for place in range(offsets[index + 1] - offsets[index]):
+            taken[offsets[index] + place] = data[first + place]
+    return taken, offsets
 
 
 @helper

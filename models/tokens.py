@@ -32,9 +32,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
-import threading
 import unicodedata
 from collections.abc import Sequence
 from itertools import chain
@@ -47,6 +47,7 @@ import pyarrow as pa
 
 from lexbeam.models.characters import LINE_BREAKS, class_table
 from lexbeam.models.config import LANGUAGES, ConfigError, TextConfig
+from lexbeam.models.piece_table import PieceTable
 from lexbeam.models.schemas import NUMBER, PUNCTUATION, SENTENCE_END, STOP, TERM, TOKEN_FIELDS, WORD
 from lexbeam.models.segment import Segmenter
 from lexbeam.models.stopwords import stop_words
@@ -62,12 +63,6 @@ RULE_VERSION = 1
 MAX_TERM_LENGTH = 64
 
 _ENDS_SENTENCE = re.compile(r"[。!?;⋯]|\.\.\.")
-
-# Entries of a cache that outlive a block of documents, and the code points of their tokens.
-_MAX_CACHED_TOKENS = 1 << 19
-_MAX_CACHED_CHARACTERS = 1 << 23
-# A value of the cache: row of the token, and its kind in the low bits.
-_KIND_BITS = 8
 
 _DATA_FIELDS = [
     field for field in TOKEN_FIELDS if field.name in ("tokens", "kinds", "starts", "ends")
@@ -113,43 +108,6 @@ def _kind_of(token: str, stops: frozenset[str]) -> int:
     return WORD
 
 
-class _TokenTable(dict[str, int]):
-    """Tokens of the pieces met so far, by their text; a new piece is judged as it is looked up.
-
-    A value holds the row of the token in `tokens`, and below `_KIND_BITS` its kind. Grows only:
-    rows given out stay valid. Safe for threads that share it.
-    """
-
-    def __init__(self, stops: frozenset[str]) -> None:
-        super().__init__()
-        self._stops = stops
-        self._lock = threading.Lock()
-        self.tokens: list[str] = []
-        self._num_characters = 0
-
-    def __missing__(self, piece: str) -> int:
-        token, kind = self._judge(piece)
-        with self._lock:
-            value = len(self.tokens) << _KIND_BITS | kind
-            self.tokens.append(token)
-            self._num_characters += len(piece)
-            self[piece] = value
-        return value
-
-    def _judge(self, piece: str) -> tuple[str, int]:
-        from lexbeam.models.token_kernels import BREAK, SPACE
-
-        if piece.isspace():
-            has_break = not LINE_BREAKS.isdisjoint(piece)
-            return ("\n", BREAK) if has_break else (" ", SPACE)
-        token = normalise(piece)
-        return token, _kind_of(token, self._stops)
-
-    def is_full(self) -> bool:
-        too_many = len(self) > _MAX_CACHED_TOKENS
-        return too_many or self._num_characters > _MAX_CACHED_CHARACTERS
-
-
 class Tokenizer:
     """Tokens of documents, by the rule in the module's docstring.
 
@@ -165,7 +123,7 @@ class Tokenizer:
         self._segmenter = Segmenter(config.user_dict)
         user = read_stop_words(config.stopwords) if config.stopwords else frozenset()
         self._user_stops: frozenset[str] = user
-        self._tables: dict[str, _TokenTable] = {}
+        self._pieces = PieceTable(self._judge)
 
     def __reduce__(self) -> tuple[type[Tokenizer], tuple[TextConfig]]:
         """Pickled as its configuration."""
@@ -176,15 +134,17 @@ class Tokenizer:
         """Cuts the Chinese text; knows the dictionary's part-of-speech tags."""
         return self._segmenter
 
-    def _stops(self, language: str) -> frozenset[str]:
-        languages = ("zh", "en") if language == "zh" else ("en",)
-        return self._user_stops.union(*map(stop_words, languages))
+    @functools.cached_property
+    def _stops(self) -> dict[str, frozenset[str]]:
+        """Stop words of documents of each language."""
+        english = self._user_stops | stop_words("en")
+        return {name: english | stop_words(name) for name in LANGUAGES}
 
     def fingerprint(self) -> str:
         """SHA-256, in hexadecimal digits, of all that tokens depend on."""
         digest = hashlib.sha256(self._segmenter.fingerprint().encode())
         versions = (f"rule {RULE_VERSION}", f"unicode {unicodedata.unidata_version}")
-        stops = (f"{name} {word}" for name in LANGUAGES for word in sorted(self._stops(name)))
+        stops = (f"{name} {word}" for name in LANGUAGES for word in sorted(self._stops[name]))
         for line in chain(versions, stops):
             digest.update(f"\n{line}".encode())
         return digest.hexdigest()
@@ -213,12 +173,12 @@ class Tokenizer:
         numbers, pieces, piece_ends, groups = token_kernels.distinct_pieces(
             codes, text_pieces, rules, ends
         )
-        kinds, tokens = self._look_up(_strings(pieces, piece_ends), groups)
+        kinds, tokens = self._pieces.look_up(pieces, piece_ends, groups)
         offsets, rows, *columns = token_kernels.resolve_pieces(
             text_offsets, text_pieces, numbers, ends, kinds, len(kinds)
         )
         # One more, which stands for line breaks.
-        values = pa.array([*tokens, "\n"], pa.string()).take(pa.array(rows))
+        values = pa.concat_arrays([tokens, pa.array(["\n"])]).take(pa.array(rows))
         return _to_batch(offsets, [values, *map(pa.array, columns)], texts)
 
     def _divide(
@@ -236,33 +196,15 @@ class Tokenizer:
             codes, text_spans, ends, is_chinese, self._segmenter.model, True
         )
 
-    def _look_up(self, pieces: list[str], groups: Int8Array) -> tuple[Int8Array, list[str]]:
-        """Kind and token of each distinct piece."""
-        if len(groups) and np.all(groups == groups[0]):
-            return self._look_up_group(LANGUAGES[groups[0]], pieces)
-        kinds = np.zeros(len(pieces), np.int8)
-        tokens = [""] * len(pieces)
-        for code in np.unique(groups).tolist():
-            chosen = np.flatnonzero(groups == code)
-            places = chosen.tolist()
-            kinds[chosen], found = self._look_up_group(LANGUAGES[code], [pieces[i] for i in places])
-            for place, token in zip(places, found, strict=True):
-                tokens[place] = token
-        return kinds, tokens
+    def _judge(self, piece: str, group: int) -> tuple[str, int]:
+        """Token and kind of a piece in the language of that number."""
+        from lexbeam.models.token_kernels import BREAK, SPACE
 
-    def _look_up_group(self, language: str, pieces: list[str]) -> tuple[Int8Array, list[str]]:
-        """Kind and token of pieces of one language."""
-        table = self._table(language)
-        values = np.fromiter(map(table.__getitem__, pieces), np.int64, len(pieces))
-        kinds = (values & ((1 << _KIND_BITS) - 1)).astype(np.int8)
-        return kinds, list(map(table.tokens.__getitem__, (values >> _KIND_BITS).tolist()))
-
-    def _table(self, language: str) -> _TokenTable:
-        """The language's table; replaced, never emptied, since others may be reading it."""
-        table = self._tables.get(language)
-        if table is None or table.is_full():
-            table = self._tables[language] = _TokenTable(self._stops(language))
-        return table
+        if piece.isspace():
+            has_break = not LINE_BREAKS.isdisjoint(piece)
+            return ("\n", BREAK) if has_break else (" ", SPACE)
+        token = normalise(piece)
+        return token, _kind_of(token, self._stops[LANGUAGES[group]])
 
 
 def _language_codes(contents: pa.Array, languages: Texts) -> Int8Array:
@@ -279,13 +221,6 @@ def _language_codes(contents: pa.Array, languages: Texts) -> Int8Array:
                 raise ValueError(f"document {index} has the language {name!r}, not {LANGUAGES}")
             codes[index] = LANGUAGES.index(name)
     return codes
-
-
-def _strings(codes: UInt32Array, ends: Int64Array) -> list[str]:
-    """Texts that stand end to end."""
-    text = codes.tobytes().decode("utf-32-le")
-    stops = ends.tolist()
-    return [text[start:end] for start, end in zip([0, *stops], stops, strict=False)]
 
 
 def _to_batch(offsets: Int32Array, values: list[pa.Array], texts: pa.Array) -> pa.RecordBatch:

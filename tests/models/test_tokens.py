@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lexbeam.models import tokens
+from lexbeam.models import piece_table
 from lexbeam.models.config import ConfigError, TextConfig
 from lexbeam.models.schemas import (
     NUMBER,
@@ -288,22 +288,16 @@ def test_raw_chinese_tokens_are_those_of_the_segmenter(
         assert raw == [word for word in segmenter.cut(content) if not word.isspace()]
 
 
+@pytest.mark.parametrize("limit", ["_MAX_PIECES", "_MAX_CODES"])
 def test_a_full_cache_changes_nothing(
-    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
     content = "机器学习 machine learning 100 。\n"
     expected = one(tokenizer, content, "zh")
+    monkeypatch.setattr(piece_table, limit, 3)
     small = Tokenizer(TextConfig())
-    monkeypatch.setattr(tokens, "_MAX_CACHED_TOKENS", 3)
-    assert one(small, content, "zh") == expected
-    table = small._tables["zh"]
-    assert table.is_full()
-    assert one(small, content, "zh") == expected
-    assert small._tables["zh"] is not table
-    monkeypatch.undo()
-    monkeypatch.setattr(tokens, "_MAX_CACHED_CHARACTERS", 3)
-    assert one(small, content, "zh") == expected
-    assert small._tables["zh"].is_full()
+    for _ in range(3):
+        assert one(small, content, "zh") == expected
 
 
 def test_arrow_arrays_and_threads(tokenizer: Tokenizer, shared_corpora: Path) -> None:
