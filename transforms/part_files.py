@@ -13,6 +13,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +26,7 @@ import pyarrow.parquet as pq
 
 from lexbeam.transforms import storage
 from lexbeam.transforms.block_size import BLOCK_ROWS
+from lexbeam.transforms.threads import kernel_threads
 
 # A row group ends after so many rows, or the row that fills so many bytes: a rule on rows alone, so
 # that a part's bytes do not depend on the size of the blocks that were written.
@@ -74,7 +76,8 @@ class PartFolder:
 class PartWriter:
     """Writes one part: batches in, a committed file out.
 
-    The bytes of the file depend on the rows and the statistics alone.
+    The bytes of the file depend on the rows and the statistics alone. Where there is more than one
+    core a thread compresses a row group while the next one comes together.
     """
 
     def __init__(self, path: str, schema: pa.Schema) -> None:
@@ -90,6 +93,8 @@ class PartWriter:
         )
         os.close(descriptor)
         self._writer = pq.ParquetWriter(self._temporary, self._schema, compression="zstd")
+        self._thread = ThreadPoolExecutor(1) if kernel_threads() > 1 else None
+        self._being_written: Future[None] | None = None
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Add rows; raises ValueError where the batch's schema is not the part's."""
@@ -113,6 +118,7 @@ class PartWriter:
     def commit(self, statistics: Mapping[str, Any] | None = None) -> bool:
         """Finish the file and publish it; False where another writer was first."""
         self._flush()
+        self._wait()
         if statistics:
             text = json_text(statistics)
             self._writer.add_key_value_metadata({STATISTICS_KEY: text.encode()})
@@ -125,6 +131,8 @@ class PartWriter:
     def abandon(self) -> None:
         """Leave nothing behind."""
         try:
+            if self._being_written is not None:
+                wait([self._being_written])
             self._writer.close()
         finally:
             self._remove()
@@ -132,11 +140,26 @@ class PartWriter:
     def _flush(self) -> None:
         if not self._pending_rows:
             return
-        table = pa.Table.from_batches(self._pending, self._schema).combine_chunks()
-        self._writer.write_table(table, row_group_size=ROWS_PER_ROW_GROUP)
+        self._wait()
+        table = pa.Table.from_batches(self._pending, self._schema)
         self._pending, self._pending_rows, self._pending_bytes = [], 0, 0
+        if self._thread is None:
+            self._write_row_group(table)
+        else:
+            self._being_written = self._thread.submit(self._write_row_group, table)
+
+    def _write_row_group(self, table: pa.Table) -> None:
+        self._writer.write_table(table.combine_chunks(), row_group_size=ROWS_PER_ROW_GROUP)
+
+    def _wait(self) -> None:
+        """Until the row group before is written; raises what went wrong."""
+        if self._being_written is not None:
+            self._being_written.result()
+            self._being_written = None
 
     def _remove(self) -> None:
+        if self._thread is not None:
+            self._thread.shutdown()
         Path(self._temporary).unlink(missing_ok=True)
 
 

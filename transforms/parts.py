@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
@@ -10,6 +12,7 @@ from apache_beam.metrics import Metrics
 
 from lexbeam.transforms import blocks, progress
 from lexbeam.transforms.part_files import BlockSource, PartFolder, PartWriter
+from lexbeam.transforms.threads import kernel_threads
 
 
 class ListMissingDoFn(beam.DoFn):  # type: ignore[misc]
@@ -36,7 +39,8 @@ class ReadBlocksDoFn(beam.DoFn):  # type: ignore[misc]
 class WritePartDoFn(beam.DoFn):  # type: ignore[misc]
     """Writes each split's blocks into its part, and commits it at the last one.
 
-    A split that was seen only partly is an error: never a short file.
+    A split that was seen only partly is an error: never a short file. The next split goes on while
+    a part is finished; the bundle ends when all are committed.
     """
 
     def __init__(self, folder: PartFolder, schema: pa.Schema, stage: str) -> None:
@@ -45,6 +49,11 @@ class WritePartDoFn(beam.DoFn):  # type: ignore[misc]
         self._stage = stage
         self._rows = Metrics.counter("WritePart", f"{stage}-rows")
         self._writers: dict[int, PartWriter] = {}
+        self._thread: ThreadPoolExecutor | None = None
+        self._commits: list[Future[None]] = []
+
+    def setup(self) -> None:
+        self._thread = ThreadPoolExecutor(1) if kernel_threads() > 1 else None
 
     def start_bundle(self) -> None:
         # A bundle that failed before leaves nothing behind.
@@ -56,8 +65,8 @@ class WritePartDoFn(beam.DoFn):  # type: ignore[misc]
         if writer is None:
             writer = self._writers[split] = PartWriter(self._folder.part(split), self._schema)
         if blocks.is_last(block):
-            writer.commit(blocks.statistics_of(block))
             del self._writers[split]
+            self._commit(writer, blocks.statistics_of(block))
         else:
             writer.write(block)
             self._rows.inc(block.num_rows)
@@ -65,17 +74,44 @@ class WritePartDoFn(beam.DoFn):  # type: ignore[misc]
 
     def finish_bundle(self) -> None:
         unfinished = sorted(self._writers)
+        self._await_commits(0)
         self._abandon()
         if unfinished:
             raise RuntimeError(f"{self._stage}: splits {unfinished} ended before their last block")
 
     def teardown(self) -> None:
         self._abandon()
+        if self._thread is not None:
+            self._thread.shutdown()
+
+    def _commit(self, writer: PartWriter, statistics: Mapping[str, Any]) -> None:
+        if self._thread is None:
+            _commit(writer, statistics)
+            return
+        self._commits.append(self._thread.submit(_commit, writer, statistics))
+        self._await_commits(1)
+
+    def _await_commits(self, still_pending: int) -> None:
+        """Until so many commits are left; raises what went wrong with one."""
+        while len(self._commits) > still_pending:
+            self._commits.pop(0).result()
 
     def _abandon(self) -> None:
+        # What is being committed is whole, and may as well be finished.
+        wait(self._commits)
+        self._commits = []
         for writer in self._writers.values():
             writer.abandon()
         self._writers = {}
+
+
+def _commit(writer: PartWriter, statistics: Mapping[str, Any]) -> None:
+    """Commit a part that has all its rows; nothing is left where that fails."""
+    try:
+        writer.commit(statistics)
+    except BaseException:
+        writer.abandon()
+        raise
 
 
 class ListMissing(beam.PTransform):  # type: ignore[misc]

@@ -30,6 +30,17 @@ def test_a_slice_is_encoded_without_its_parents_rows():
     assert len(coder.encode(whole.slice(0, 10))) < len(pickle.dumps(whole)) / 100
 
 
+def test_sizes_are_estimated_without_encoding(monkeypatch):
+    batch = pa.RecordBatch.from_pydict({"text": ["abc" * 100] * 50, "n": list(range(50))})
+    coder = blocks.RecordBatchCoder()
+    encoded = len(coder.encode(batch))
+    monkeypatch.setattr(blocks.RecordBatchCoder, "encode", None)
+    implementation = coder.get_impl()
+    size, observables = implementation.get_estimated_size_and_observables(batch)
+    assert 0.5 * encoded < size < 1.5 * encoded
+    assert observables == []
+
+
 def test_the_last_block_is_empty_and_carries_statistics():
     last = blocks.last_block(SCHEMA, 3, {"tokens": 12})
     assert last.num_rows == 0
