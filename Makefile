@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install model lint format types test test-slow bench lock clean
+.PHONY: install model lint format types test test-slow bench soak lock clean
 
 install: $(INSTALLED)
 
@@ -46,6 +46,14 @@ test-slow: model
 # The script that people write today against `lexbeam run`: make bench INPUT=corpus.jsonl
 bench: model
 	$(BIN)/python benchmarks/end_to_end.py --input $(INPUT)
+
+# What takes long: counting twenty million distinct terms, and the memory of the text stages up to
+# 400,000 documents. Needs Linux.
+CORPORA ?= ../shared/corpora
+soak: $(INSTALLED)
+	$(BIN)/python benchmarks/counting.py --check
+	$(BIN)/python benchmarks/counting.py --compressed --check
+	$(BIN)/python benchmarks/memory.py --check $(addprefix --input ,$(wildcard $(CORPORA)/*.jsonl))
 
 # Writes requirements.lock anew; needs uv (`pip install uv`).
 lock:

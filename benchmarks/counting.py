@@ -1,6 +1,7 @@
 """Counting under a bound: the memory that `lexbeam fit` needs for a corpus of many distinct terms.
 
-    python benchmarks/counting.py [--terms 20000000] [--compressed] [--folder DIR] [--verbose]
+    python benchmarks/counting.py [--terms 20000000] [--compressed] [--check] [--folder DIR]
+        [--verbose]
 
 Writes a corpus of English documents of about 1,000 distinct words in which every term stands in
 one or two documents, and runs `lexbeam fit --features tfidf` on it as a process of its own.
@@ -8,7 +9,7 @@ Prints seconds, and the peak of the memory of that process and all below it, sam
 ten times a second: proportional set sizes, so that a page that several of them share counts once.
 Pages of files count too, though the system takes them back when it needs them; the peak without
 them is printed beside it. `--compressed` writes one .gz file, which is a single split; without it
-the corpus is cut into splits of 16 MB. Needs Linux.
+the corpus is cut into splits of 16 MB. `--check` fails where the peak is above 4 GB. Needs Linux.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ SECONDS_BETWEEN_SAMPLES = 0.1
 LETTERS = np.frombuffer(b"bcdfghjklmnpqrstvwxz", dtype=np.uint8)
 LETTERS_PER_WORD = 8
 NUM_WORDS = len(LETTERS) ** LETTERS_PER_WORD
+MAX_PEAK = 4 * 10**9
 # A comma after so many words: candidate phrases end there.
 WORDS_PER_PHRASE = 3
 PHRASES_PER_SENTENCE = 5
@@ -167,6 +169,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--terms", type=int, default=20_000_000, help="distinct terms")
     parser.add_argument("--compressed", action="store_true", help="one .gz file: one split")
+    parser.add_argument("--check", action="store_true", help="exit with 1 above 4 GB")
     parser.add_argument("--folder", type=Path, help="where the temporary folder is made")
     parser.add_argument("--verbose", action="store_true", help="show the command's progress")
     options = parser.parse_args()
@@ -186,6 +189,8 @@ def main() -> None:
         }
     for name, value in rows.items():
         print(f"{name:16}{value:>16}")
+    if options.check and measured.peak > MAX_PEAK:
+        sys.exit(f"the peak is above {MAX_PEAK / 1e9:g} GB")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python benchmarks/memory.py --input corpus.jsonl [--input more.jsonl] [--sizes 50000 400000]
         [--case resampled|short|both] [--features tfidf,textrank] [--split_size 16M]
-        [--folder DIR] [--json FILE]
+        [--folder DIR] [--json FILE] [--check]
 
 Two corpora are made from the inputs, by a fixed seed, in every size: `resampled` holds the inputs'
 documents, drawn again and again under new ids; `short` holds distinct texts of two or three
@@ -16,7 +16,8 @@ stopped after every stage and resumed. What is printed for each:
 - imports: the same before the stage began.
 - seconds and processor seconds of the stage itself, without the imports, and documents a second.
 
-At the end: the last size's peak and time a document over the first size's. A small run comes first
+At the end: the last size's peak and time a document over the first size's; `--check` fails where a
+stage that has to be flat is not. A small run comes first
 and is not reported: it compiles the kernels, which are then read from disk.
 """
 
@@ -262,6 +263,11 @@ def growths(measured: Sequence[Measured]) -> list[Growth]:
     return found
 
 
+def is_flat(entry: Growth) -> bool:
+    """Whether neither the peak nor the time a document grows by more than it may."""
+    return entry.peak <= PEAK_LIMITS[entry.case] and entry.seconds <= TIME_LIMIT
+
+
 def measured_line(entry: Measured) -> str:
     """A row of the first table."""
     return (
@@ -275,9 +281,8 @@ def growth_line(entry: Growth) -> str:
     """A row of the second table."""
     verdict = ""
     if entry.stage in FLAT_STAGES:
-        limit = PEAK_LIMITS[entry.case]
-        is_flat = entry.peak <= limit and entry.seconds <= TIME_LIMIT
-        verdict = f"   {'flat' if is_flat else 'NOT FLAT'} (at most {limit} and {TIME_LIMIT})"
+        limits = f"(at most {PEAK_LIMITS[entry.case]} and {TIME_LIMIT})"
+        verdict = f"   {'flat' if is_flat(entry) else 'NOT FLAT'} {limits}"
     return (
         f"{entry.case:<10} {entry.stage:<10} {entry.peak:>8.3f} {entry.seconds:>14.3f} "
         f"{entry.cpu_seconds:>16.3f}{verdict}"
@@ -302,6 +307,7 @@ def parser_of() -> argparse.ArgumentParser:
     parser.add_argument("--split_size", default="auto", help="as of lexbeam run")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="keep the corpora and runs in this folder")
+    parser.add_argument("--check", action="store_true", help="exit with 1 where it is not flat")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     return parser
 
@@ -367,6 +373,8 @@ def main() -> None:
         print(GROWTH_HEADER, *map(growth_line, grown), sep="\n")
     if options.json is not None:
         write_figures(options, measured, grown)
+    if options.check and not all(is_flat(e) for e in grown if e.stage in FLAT_STAGES):
+        sys.exit("a stage is not flat")
 
 
 if __name__ == "__main__":

@@ -48,7 +48,8 @@ _VERSION = 2
 
 def code_points(text: str) -> UInt32Array:
     """(len(text),) uint32."""
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    # A copy, since kernels would be compiled once more for what cannot be written.
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32).copy()
 
 
 def _word_codes(words: pa.Array) -> tuple[UInt32Array, Int64Array]:

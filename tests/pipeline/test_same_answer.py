@@ -118,6 +118,25 @@ def test_splits_move_rows_between_files_only(
 
 
 @pytest.mark.slow
+def test_a_users_words_reach_every_worker_process(
+    lexbeam: Lexbeam, documents: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    source = write_jsonl(tmp_path / "in" / "corpus.jsonl", documents)
+    words = tmp_path / "words.txt"
+    words.write_text("提出了一种 3 n\n研究结果表明\n算法 0\n", encoding="utf-8")
+    processes = ["--direct_running_mode", "multi_processing", "--direct_num_workers", "2"]
+    ways = {"one": [], "two": ["--split_size", "100K", "--runner", "DirectRunner", *processes]}
+    for name, options in ways.items():
+        given = ["--user_dict", str(words), *options]
+        assert lexbeam(*arguments_of(source, tmp_path / name, *given)).code == 0
+    one, two = (only_run(tmp_path / name) for name in ways)
+    assert "提出了一种" in read_dataset(one, "terms")["term"].to_pylist()
+    assert "算法" not in read_dataset(one, "terms")["term"].to_pylist()
+    assert files_of(one, "terms") == files_of(two, "terms")
+    assert read_dataset(one, "documents").equals(read_dataset(two, "documents"))
+
+
+@pytest.mark.slow
 def test_two_worker_processes_do_not_show(
     lexbeam: Lexbeam, plain_run: Path, documents: list[dict[str, Any]], tmp_path: Path
 ) -> None:
