@@ -61,7 +61,8 @@ class TokenBlock:
             if not np.array_equal(list_lengths(column), lengths):
                 raise ValueError(f"tokens and {name} must have the same number of items")
             items[name] = column.flatten()
-        codes = np.asarray(encoded.indices, dtype=np.int32)
+        # A copy, since kernels would be compiled once more for what cannot be written.
+        codes = np.array(encoded.indices, dtype=np.int32)
         terms = encoded.dictionary.cast(pa.string())
         languages = _language_codes(batch.column("language"), lists)
         return cls(

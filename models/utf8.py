@@ -14,13 +14,14 @@ def utf8_buffers(strings: pa.Array) -> tuple[Int64Array, UInt8Array]:
     """(n + 1,) offsets and the UTF-8 bytes that they point into, without copying the bytes."""
     width = np.int64 if pa.types.is_large_string(strings.type) else np.int32
     _, offsets, data = strings.buffers()
-    if offsets is None or len(strings) == 0:
-        return np.zeros(len(strings) + 1, dtype=np.int64), np.zeros(0, dtype=np.uint8)
-    starts = np.frombuffer(offsets, dtype=width)[strings.offset :][: len(strings) + 1]
-    text = np.zeros(0, np.uint8) if data is None else np.frombuffer(data, dtype=np.uint8).view()
+    starts: Int64Array = np.zeros(1, np.int64)
+    if offsets is not None and len(strings):
+        found = np.frombuffer(offsets, dtype=width)
+        starts = found[strings.offset :][: len(strings) + 1].astype(np.int64)
+    text = np.frombuffer(b"" if data is None else data, dtype=np.uint8).view()
     # Arrow's buffers may be written or not, which kernels would be compiled for twice.
     text.flags.writeable = False
-    return starts.astype(np.int64), text
+    return starts, text
 
 
 def text_bytes(texts: pa.Array) -> tuple[UInt8Array, Int64Array]:
