@@ -7,7 +7,7 @@ Documents are JSON lines with `text` and maybe `title`; of each input the first 
 and the language of most of them decides which parts there are. Every part runs lexbeam and its peer
 in turn, each on one thread in this process, after a warm-up, and prints the median of the runs:
 
-- segment: `jieba.lcut` and `rjieba` against `Segmenter.cut`; the same lists of words.
+- segment: `jieba.lcut` and `rjieba` against `Segmenter.cut_all`; lists of words.
 - tokens: `jieba.lcut` (English: scikit-learn's token pattern) against `Tokenizer.tokenize`, which
   gives normalised tokens with kinds and offsets.
 - tfidf: `TfidfVectorizer(analyzer=jieba.lcut)` (English: `TfidfVectorizer()`) against lexbeam from
@@ -15,10 +15,10 @@ in turn, each on one thread in this process, after a warm-up, and prints the med
   same terms and vocabulary.
 - textrank: `jieba.analyse.textrank(text, topK=20)` against lexbeam, both from raw text.
 - networkx: a script that builds the same graph with networkx and calls its `pagerank`, against
-  lexbeam, both from tokenized text. Then the greatest difference of a score.
+  lexbeam, both from tokenized text to the scores of all words. Then the greatest difference.
 - threads: the whole tokenize stage (read, tokenize, write), in a process that may use one core,
   and in one that may use all.
-- processes: `Segmenter.cut` over `--scaling_mb` megabytes of text, in one process and in two,
+- processes: `Segmenter.cut_all` over `--scaling_mb` megabytes of text, in one process and in two,
   start-up not counted.
 """
 
@@ -26,7 +26,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import multiprocessing
+import operator
 import os
 import re
 import statistics
@@ -44,8 +46,7 @@ import memory
 
 Work = Callable[[], Any]
 PARTS = ("segment", "tokens", "tfidf", "textrank", "networkx", "threads", "processes")
-_BLOCK = 256
-_WARM_UP = 5
+_BLOCK = 1024
 _TOKEN_PATTERN = re.compile(r"(?u)\b\w\w+\b")
 
 
@@ -140,14 +141,16 @@ def segment(corpus: Corpus, runs: int) -> None:
     import rjieba
 
     jieba, other = load_jieba(), rjieba.Jieba()
-    cut = corpus.tokenizer.segmenter.cut
+    cut_all = corpus.tokenizer.segmenter.cut_all
+    contents = corpus.contents
     peers = {
-        "jieba.lcut": lambda: list(map(jieba.lcut, corpus.contents)),
-        "rjieba (not the same words)": lambda: list(map(other.cut, corpus.contents)),
+        "jieba.lcut": lambda: list(map(jieba.lcut, contents)),
+        "rjieba (not the same words)": lambda: list(map(other.cut, contents)),
     }
-    compare(corpus, "segment", peers, lambda: list(map(cut, corpus.contents)), runs)
-    same = sum(cut(content) == jieba.lcut(content) for content in corpus.contents)
-    others = sum(other.cut(content) == jieba.lcut(content) for content in corpus.contents)
+    compare(corpus, "segment", peers, lambda: cut_all(contents), runs)
+    expected = list(map(jieba.lcut, contents))
+    same = sum(map(operator.eq, cut_all(contents), expected))
+    others = sum(map(operator.eq, map(other.cut, contents), expected))
     say(corpus, "segment", f"equal to jieba: lexbeam {same:,} documents, rjieba {others:,}")
 
 
@@ -225,6 +228,14 @@ def rank(blocks: Sequence[Any]) -> list[Any]:
     ]
 
 
+def score(blocks: Sequence[Any]) -> list[Any]:
+    """TextRank scores of the words of tokenized blocks."""
+    from lexbeam.models import textrank
+    from lexbeam.models.config import TextRankConfig
+
+    return [textrank.word_scores(block, TextRankConfig()) for block in blocks]
+
+
 def textrank(corpus: Corpus, runs: int) -> None:
     """Keywords from raw text."""
     jieba = load_jieba()
@@ -277,10 +288,11 @@ def networkx_scores(sentences: Sequence[Sequence[str]], window_size: int = 10) -
 
 
 def networkx(corpus: Corpus, runs: int) -> None:
-    """Scores and keywords from tokenized text."""
+    """Scores of words from tokenized text."""
     documents, scores = node_sequences(corpus.blocks)
     peer: Work = lambda: list(map(networkx_scores, documents))  # noqa: E731
-    compare(corpus, "networkx", {"networkx.pagerank": peer}, lambda: rank(corpus.blocks), runs)
+    ours: Work = lambda: score(corpus.blocks)  # noqa: E731
+    compare(corpus, "networkx", {"networkx.pagerank": peer}, ours, runs)
     # Both number a document's words in the order in which they first stand.
     pairs = zip(documents, scores, strict=True)
     difference = max(
@@ -346,15 +358,16 @@ def cut_share(contents: Sequence[str], num_bytes: float, barrier: Any, results: 
     """In a process of its own: cut so many bytes, and report the seconds it took."""
     from lexbeam.models.segment import Segmenter
 
-    cut = Segmenter().cut
-    cut(contents[0])
+    cut_all = Segmenter().cut_all
+    cut_all(contents[:1])
     barrier.wait()
     began, done = time.perf_counter(), 0
-    for content in cycle(contents):
-        cut(content)
-        done += len(content.encode())
-        if done >= num_bytes:
-            break
+    size = sum(len(content.encode()) for content in contents)
+    while done < num_bytes:
+        # The last round takes as many documents as are still wanted.
+        share = math.ceil(len(contents) * min(1.0, (num_bytes - done) / size))
+        cut_all(contents[:share])
+        done += size
     results.put(time.perf_counter() - began)
 
 

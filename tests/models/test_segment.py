@@ -10,13 +10,14 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lexbeam.models import jieba_data, segment_kernels
+from lexbeam.models import jieba_data, segment, segment_kernels
 from lexbeam.models.config import ConfigError
 from lexbeam.models.jieba_data import load_tags
 from lexbeam.models.segment import Segmenter, build_model, code_points, cut_text
@@ -202,6 +203,15 @@ def test_compiled_model_equals_jieba(
     finalseg: Any, unknown_words: segment_kernels.WordModel, run: str
 ) -> None:
     assert cut_text(run, unknown_words, with_unknown=True) == list(finalseg.cut(run))
+
+
+@QUICK
+@given(texts=st.lists(TEXTS, max_size=5), at_once=st.integers(1, 20))
+def test_all_texts_are_cut_as_each_alone(
+    segmenter: Segmenter, texts: list[str], at_once: int
+) -> None:
+    with mock.patch.object(segment, "_CODES_AT_ONCE", at_once):
+        assert segmenter.cut_all(texts) == [segmenter.cut(text) for text in texts]
 
 
 @QUICK
