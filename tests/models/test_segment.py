@@ -205,6 +205,28 @@ def test_compiled_model_equals_jieba(
     assert cut_text(run, unknown_words, with_unknown=True) == list(finalseg.cut(run))
 
 
+def test_of_equal_routes_the_one_of_longer_words_wins(
+    make_jieba: Callable[[str | None], Any],
+) -> None:
+    words = ("甲", "乙", "丙", "甲乙", "乙丙", "甲乙丙丁", "丁")
+    # Every word has probability 1, so that all routes have the same.
+    expected = make_jieba(None)
+    expected.FREQ, expected.total = dict.fromkeys(words, 1) | {"甲乙丙": 0}, 1
+    keys = np.zeros(64, np.uint64)
+    offsets = np.cumsum([0, *map(len, words)])
+    nodes = segment_kernels.insert_words(keys, code_points("".join(words)), offsets)
+    log_frequencies = np.full(len(keys), segment_kernels.BEGINNING)
+    log_frequencies[nodes] = 0.0
+    firsts = segment_kernels.first_nodes(keys)
+    singles = np.where(firsts < 0, segment_kernels.BEGINNING, log_frequencies[firsts])
+    model = segment_kernels.WordModel(
+        keys, log_frequencies, firsts, singles, 0.0, *jieba_data.load_model(), False
+    )
+    for text in ("甲乙丙", "甲乙丙丁", "乙丙丁甲乙", "丙甲乙丙丁丁"):
+        words_found = cut_text(text, model, with_unknown=False)
+        assert words_found == list(expected.cut(text, HMM=False))
+
+
 @QUICK
 @given(texts=st.lists(TEXTS, max_size=5), at_once=st.integers(1, 20))
 def test_all_texts_are_cut_as_each_alone(

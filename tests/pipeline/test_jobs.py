@@ -163,6 +163,32 @@ def test_the_split_size_moves_rows_between_files_only(lexbeam, sample_run, tmp_p
     same_rows(sample_run, only_run(tmp_path))
 
 
+def test_sublinear_term_frequencies(lexbeam, tmp_path):
+    from lexbeam.models.tfidf import to_sklearn
+
+    texts = [f"alpha beta gamma {'alpha ' * 9}", "alpha beta delta delta", "gamma delta epsilon"]
+    documents = [{"id": str(i), "text": text} for i, text in enumerate(texts)]
+    source = write_jsonl(tmp_path / "in.jsonl", documents)
+    weights = {}
+    for name, options in {"plain": [], "sublinear": ["--sublinear_tf"]}.items():
+        arguments = ["--input", source, "--output", tmp_path / name, "--features", "tfidf"]
+        result = lexbeam("run", *arguments, "--max_df", "1.0", "--min_df", "1", *options)
+        assert result.code == 0, result.err
+        run = only_run(tmp_path / name)
+        rows = read_dataset(run, "documents")["keywords_tfidf"].to_pylist()
+        weights[name] = {k["term"]: k["score"] for k in rows[0]}
+        vectorizer = to_sklearn(run / "model")
+        row = vectorizer.transform(texts[:1]).toarray()[0]
+        expected = dict(zip(vectorizer.get_feature_names_out(), row, strict=True))
+        assert weights[name] == pytest.approx({t: w for t, w in expected.items() if w}, abs=1e-6)
+    assert weights["plain"]["alpha"] > weights["sublinear"]["alpha"] + 0.05
+    # A model keeps its weighting: transform refuses another one, and follows it unasked.
+    new = ["--input", source, "--model", tmp_path / "plain", "--output", tmp_path / "new"]
+    refused = lexbeam("transform", *new, "--sublinear_tf")
+    assert refused.code == 2
+    assert "sublinear_tf" in refused.err
+
+
 @pytest.mark.slow
 def test_two_worker_processes_give_the_same(lexbeam, sample_run, tmp_path):
     result = lexbeam(
