@@ -27,11 +27,12 @@ import numpy as np
 import pyarrow as pa
 import Stemmer
 
-from lexbeam.models import phrase_strings, schemas, word_flags
+from lexbeam.models import phrase_strings, schemas
 from lexbeam.models.config import LANGUAGES
 from lexbeam.models.counts import make_lists, row_offsets
 from lexbeam.models.phrase_kernels import number_by_document
 from lexbeam.models.token_blocks import BoolArray, Int8Array, Int32Array, Int64Array, TokenBlock
+from lexbeam.models.word_flags import BREAK, CONTENT, GERUND, INSIDE, ROLE
 
 MAX_ENGLISH_WORDS = 5
 MAX_CHINESE_WORDS = 4
@@ -39,13 +40,6 @@ MAX_OTHER_WORDS = 3
 MIN_CHINESE_CHARACTERS = 2
 
 ZH, EN, OTHER = (LANGUAGES.index(language) for language in ("zh", "en", "other"))
-
-_BREAK, _INSIDE, _CONTENT, _GERUND = (
-    word_flags.BREAK,
-    word_flags.INSIDE,
-    word_flags.CONTENT,
-    word_flags.GERUND,
-)
 
 _local = threading.local()
 
@@ -214,9 +208,9 @@ def _roles(block: TokenBlock) -> Int8Array:
     phrase is inside.
     """
     is_word = (block.kinds == schemas.TERM) | (block.kinds == schemas.WORD)
-    roles = np.where(is_word, block.flags & word_flags.ROLE, word_flags.BREAK).astype(np.int8)
+    roles = np.where(is_word, block.flags & ROLE, BREAK).astype(np.int8)
     numbers = (block.kinds == schemas.NUMBER) & (block.token_languages == ZH)
-    roles[numbers] = word_flags.INSIDE
+    roles[numbers] = INSIDE
     return roles
 
 
@@ -264,11 +258,11 @@ def _scan_block(
     for document in range(len(languages)):
         before, i = size, offsets[document]
         while i < offsets[document + 1]:
-            if roles[i] == _BREAK:
+            if roles[i] == BREAK:
                 i += 1
                 continue
             end = i + 1
-            while end < offsets[document + 1] and roles[end] != _BREAK and follows[end]:
+            while end < offsets[document + 1] and roles[end] != BREAK and follows[end]:
                 end += 1
             if languages[document] == ZH:
                 size = _scan_chinese(i, end, roles, starts, ends, firsts, lengths, size)
@@ -293,7 +287,7 @@ def _scan_chinese(
     size: int,
 ) -> int:
     for first in range(begin, end):
-        if roles[first] != _CONTENT:
+        if roles[first] != CONTENT:
             continue
         for length in range(1, min(MAX_CHINESE_WORDS, end - first) + 1):
             if ends[first + length - 1] - starts[first] >= MIN_CHINESE_CHARACTERS:
@@ -310,10 +304,10 @@ def _scan_english(
     first = begin
     while first < end:
         head = first
-        while head < end and roles[head] == _INSIDE:
+        while head < end and roles[head] == INSIDE:
             head += 1
         last = head
-        while last < end and (roles[last] == _CONTENT or (roles[last] == _GERUND and last > first)):
+        while last < end and (roles[last] == CONTENT or (roles[last] == GERUND and last > first)):
             last += 1
         if last > head and last - first <= MAX_ENGLISH_WORDS:
             firsts[size] = first

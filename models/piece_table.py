@@ -20,6 +20,8 @@ UInt32Array = npt.NDArray[np.uint32]
 # A full table begins anew; it holds about 30 bytes a piece, and the code points of all.
 _MAX_PIECES = 1 << 19
 _MAX_CODES = 1 << 23
+# What an Arrow string array holds.
+_MAX_BYTES = 2**31 - 1
 
 
 class PieceTable:
@@ -54,6 +56,9 @@ class PieceTable:
 
         Returns:
             (n,) int8 kinds, (n,) string tokens.
+
+        Raises:
+            ValueError: the tokens take 2 GiB or more (normalised, some characters become many).
         """
         from lexbeam.models import token_kernels
 
@@ -68,7 +73,9 @@ class PieceTable:
                 rows = self._find(hashes, codes, ends, groups)
             data, offsets = token_kernels.take_tokens(self._tokens, self._token_ends, rows)
             kinds = self._kinds[rows]
-        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
+        if offsets[-1] > _MAX_BYTES:
+            raise ValueError(f"the tokens of a block take {offsets[-1]} bytes, over {_MAX_BYTES}")
+        buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(data)]
         return kinds, pa.Array.from_buffers(pa.string(), len(rows), buffers)
 
     @property

@@ -84,6 +84,10 @@ class _ModelBuilder:
         self._log_frequencies[nodes] = logarithm(frequencies)
         self._frequencies = np.zeros(len(self._keys), np.int64)
         self._frequencies[nodes] = frequencies
+        self._firsts = segment_kernels.first_nodes(self._keys)
+        self._singles = np.where(
+            self._firsts < 0, segment_kernels.BEGINNING, self._log_frequencies[self._firsts]
+        )
         self._has_forced = False
         self.total = int(frequencies.sum())
 
@@ -104,6 +108,10 @@ class _ModelBuilder:
         is_forced = frequency == 0
         self._has_forced |= is_forced
         self._log_frequencies[node] = self._kernels.FORCED if is_forced else math.log(frequency)
+        if codes[0] < len(self._firsts):
+            first = self._kernels.find_node(self._keys, codes[:1])
+            self._firsts[codes[0]] = first
+            self._singles[codes[0]] = self._log_frequencies[first]
         self.total += frequency
         return frequency
 
@@ -120,14 +128,12 @@ class _ModelBuilder:
         return max(int(share * self.total) + 1, self._frequency(word))
 
     def model(self) -> WordModel:
-        """What has been added up to now."""
-        firsts = self._kernels.first_nodes(self._keys)
-        singles = np.where(firsts < 0, self._kernels.BEGINNING, self._log_frequencies[firsts])
+        """What has been added up to now; changes with what is added later."""
         return self._kernels.WordModel(
             self._keys,
             self._log_frequencies,
-            firsts,
-            singles,
+            self._firsts,
+            self._singles,
             math.log(self.total),
             *load_model(),
             self._has_forced,

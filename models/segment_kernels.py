@@ -27,8 +27,8 @@ from lexbeam.models.compiled import (
     entry,
     helper,
 )
+from lexbeam.models.jieba_data import HAN_MAX, HAN_MIN
 
-HAN_MIN, HAN_MAX = 0x4E00, 0x9FD5
 # States of the hidden Markov model in the order of their letters, so that of two equal scores the
 # larger number wins, as it does among jieba's (score, letter) pairs.
 BEGIN, END, MIDDLE, SINGLE = range(4)

@@ -242,9 +242,9 @@ def take_pieces(
 @entry
 def take_tokens(
     data: UInt8Array, ends: Int64Array, rows: Int64Array
-) -> tuple[UInt8Array, Int32Array]:
+) -> tuple[UInt8Array, Int64Array]:
     """Bytes of the tokens at `rows`, end to end, and (len(rows) + 1,) where each begins."""
-    offsets = np.zeros(len(rows) + 1, np.int32)
+    offsets = np.zeros(len(rows) + 1, np.int64)
     for index in range(len(rows)):
         length = ends[rows[index]] - _start(ends, rows[index])
         offsets[index + 1] = offsets[index] + length
