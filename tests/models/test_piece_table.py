@@ -69,6 +69,17 @@ def test_a_full_table_begins_anew(monkeypatch: pytest.MonkeyPatch, limit: str) -
     assert table._num_pieces <= 3
 
 
+def test_tokens_that_no_array_holds_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(piece_table, "_MAX_BYTES", 7)
+    table = PieceTable(judge)
+    with pytest.raises(ValueError, match="take 9 bytes"):
+        look_up(table, [("ab", 0), ("c", 1), ("abc", 2)])
+    assert look_up(table, [("ab", 0), ("c", 1)]) == [
+        ("AB0", kind_of("ab", 0)),
+        ("C1", kind_of("c", 1)),
+    ]
+
+
 def test_threads_share_a_table() -> None:
     table = PieceTable(judge)
     blocks = [

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from lexbeam.models.tokens import Tokenizer
 from lexbeam.pipeline import stages
-from lexbeam.transforms import count, map_blocks, part_files, tokenize
+from lexbeam.transforms import count, extract, map_blocks, part_files, tokenize
 from tests.pipeline.conftest import (
     TEXT_FEATURES,
     Lexbeam,
@@ -166,3 +167,43 @@ def test_the_order_of_the_documents_does_not_show(
     for path in (plain_run, run):
         reasons = read_dataset(path, "errors")["error_type"].to_pylist()
         assert sorted(reasons) == ["duplicate-id", "empty-text"]
+
+
+@pytest.mark.parametrize("stage", ["tokenize", "extract"])
+def test_a_document_that_fails_costs_itself_alone(
+    lexbeam: Lexbeam,
+    plain_run: Path,
+    documents: list[dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+) -> None:
+    bad = documents[150]
+
+    def failing(real: Callable[..., Any], contents_of: Callable[..., Any]) -> Callable[..., Any]:
+        def checked(*arguments: Any) -> Any:
+            if any(text and bad["text"] in text for text in contents_of(*arguments)):
+                raise ValueError("this one cannot be done")
+            return real(*arguments)
+
+        return checked
+
+    if stage == "tokenize":
+        real = Tokenizer.tokenize
+        checked = failing(real, lambda _, contents, languages: contents.to_pylist())
+        monkeypatch.setattr(Tokenizer, "tokenize", checked)
+    else:
+        real = extract.document_features
+        checked = failing(real, lambda batch, *_: batch["content"].to_pylist())
+        monkeypatch.setattr(extract, "document_features", checked)
+    source = write_jsonl(tmp_path / "in" / "corpus.jsonl", documents)
+    assert lexbeam(*arguments_of(source, tmp_path / "out")).code == 0
+    run = only_run(tmp_path / "out")
+    errors = read_dataset(run, "errors").to_pylist()
+    (failed,) = (row for row in errors if row["error_type"] == f"{stage}-failed")
+    assert (failed["doc_id"], failed["stage"]) == (bad["id"], stage)
+    assert "this one cannot be done" in failed["message"]
+    before = read_dataset(plain_run, "documents")["doc_id"].to_pylist()
+    after = read_dataset(run, "documents")["doc_id"].to_pylist()
+    assert after == [doc_id for doc_id in before if doc_id != bad["id"]]
+    assert len(after) + len(errors) == len(documents)
