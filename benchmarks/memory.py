@@ -148,9 +148,9 @@ def write_corpus(path: Path, documents: Iterator[Document], size: int) -> None:
         raise SystemExit(f"the inputs give {written:,} documents of this kind, not {size:,}")
 
 
-def run_child(*arguments: str) -> tuple[dict[str, Any], int]:
-    """What this script reports as a child, and the child's peak in bytes."""
-    command = [sys.executable, __file__, "--child", *arguments]
+def run_child(*arguments: str, script: str = __file__) -> tuple[dict[str, Any], int]:
+    """What a script reports as a child, and the child's peak in bytes."""
+    command = [sys.executable, script, "--child", *arguments]
     child = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert child.stdout is not None
     with child.stdout:

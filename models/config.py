@@ -106,11 +106,13 @@ class TextRankConfig:
 
 @dataclass(frozen=True)
 class LdaConfig:
-    """Latent Dirichlet allocation by batch MAP-EM (Asuncion et al. 2009).
+    """Latent Dirichlet allocation.
 
     Attributes:
         num_topics: K.
         passes: passes over the corpus.
+        inference: `map`, batch MAP-EM (Asuncion et al. 2009), or `vb`, batch variational Bayes
+            (Blei, Ng and Jordan 2003).
         seed: of the counter-based generator of the start values.
         doc_topic_prior: alpha, the prior on a document's topics.
         topic_word_prior: eta, the prior on a topic's terms.
@@ -118,6 +120,7 @@ class LdaConfig:
 
     num_topics: int = 50
     passes: int = 30
+    inference: str = "map"
     seed: int = 0
     doc_topic_prior: float = 0.1
     topic_word_prior: float = 0.02
@@ -125,6 +128,7 @@ class LdaConfig:
     def __post_init__(self) -> None:
         require_at_least("num_topics", self.num_topics, 1)
         require_at_least("lda_passes", self.passes, 1)
+        require_choice("lda_inference", self.inference, ("map", "vb"))
         require_at_least("seed", self.seed, 0)
         require(self.doc_topic_prior > 0, "doc_topic_prior", self.doc_topic_prior, "must be > 0")
         require(self.topic_word_prior > 0, "topic_word_prior", self.topic_word_prior, "must be > 0")
