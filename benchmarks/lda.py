@@ -250,9 +250,11 @@ def evaluate(folder: Path, name: str) -> dict[str, float]:
     import numpy as np
 
     from lexbeam.models import coherence, lda_kernels
+    from lexbeam.models.lanes import padded_length
 
     topics = np.load(folder / f"{name}.npy")
-    phi = np.ascontiguousarray(topics.T, dtype=np.float64)
+    phi = np.zeros((topics.shape[1], padded_length(len(topics))))
+    phi[:, : len(topics)] = topics.T
     held_out, train = load(folder / "held_out.npz"), load(folder / "train.npz")
     likelihood, num_tokens = lda_kernels.completion_likelihood(
         held_out.indptr,
@@ -262,6 +264,7 @@ def evaluate(folder: Path, name: str) -> dict[str, float]:
         0,
         len(held_out),
         phi,
+        len(topics),
         _EVALUATION_PRIOR,
         _EVALUATION_ITERATIONS,
     )

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from lexbeam.models import lda_kernels
+from lexbeam.models import lda_output_kernels
 from lexbeam.models.lda_bow import Bow, BowSource, Int32Array, Int64Array, iterate
 
 Float64Array = npt.NDArray[np.float64]
@@ -41,7 +41,7 @@ class TopicCoOccurrence:
         flat = self.top_term_ids.ravel()
         order = np.argsort(flat, kind="stable").astype(np.int32)
         num_ranks = self.top_term_ids.shape[1]
-        lda_kernels.co_occurrences(
+        lda_output_kernels.co_occurrences(
             block.indptr,
             block.term_ids,
             np.searchsorted(flat[order], np.arange(self.num_terms + 1)).astype(np.int64),

@@ -23,6 +23,8 @@ from lexbeam.models.lda_export import to_gensim, to_sklearn
 from lexbeam.models.lda_kernels import LIKELIHOOD_BITS
 from lexbeam.models.lda_model import (
     FORMAT_VERSION,
+    VB_TOLERANCE,
+    VB_UPDATES,
     LdaModel,
     cached_model,
     config_of,
@@ -35,12 +37,13 @@ from lexbeam.models.lda_statistics import (
     FRACTION_BITS,
     MIN_FRACTION_BITS,
     BoolArray,
-    Float64Array,
+    EStep,
     SufficientStatistics,
     check_mass,
     start_counts,
     start_spread,
     topic_term_probabilities,
+    variational_weights,
 )
 
 __all__ = [
@@ -151,39 +154,34 @@ class LdaState:
         """Whether the next pass is in the last third: there held-out documents are measured."""
         return 3 * self.completed_passes >= 2 * self.config.passes
 
-    def topic_term(self) -> Float64Array:
-        """(num_terms, num_topics) float64, phi for the next pass."""
-        return topic_term_probabilities(
-            self.topic_term_counts,
-            self.topic_term_counts.sum(axis=0, dtype=np.int64),
-            self.num_terms,
-            self.config.topic_word_prior,
-            self.fraction_bits,
+    def e_step(self, *, evaluate: bool = False, reuse: EStep | None = None) -> EStep:
+        """How the next pass infers documents.
+
+        Args:
+            evaluate: whether held-out documents are measured, if it is a pass that measures them.
+            reuse: of a pass before; its memory is used again.
+        """
+        is_vb = self.config.inference == "vb"
+        evaluate = evaluate and self.in_last_third
+        arguments = (self.topic_term_counts, self.config.topic_word_prior, self.fraction_bits)
+        out = None if reuse is None else reuse.topic_term
+        if is_vb:
+            weights = variational_weights(*arguments, out=out)
+            probabilities = topic_term_probabilities(*arguments) if evaluate else None
+        else:
+            weights = probabilities = topic_term_probabilities(*arguments, np.float32, out)
+        return EStep(
+            topic_term=weights,
+            doc_topic_prior=self.config.doc_topic_prior,
+            updates=VB_UPDATES if is_vb else self.inner_iterations - 1,
+            tolerance=VB_TOLERANCE if is_vb else 0.0,
+            variational=is_vb,
+            completion_topics=probabilities if evaluate else None,
         )
 
     def begin_pass(self) -> SufficientStatistics:
         """Empty sums for the next pass."""
         return SufficientStatistics(self.num_terms, self.config.num_topics, self.fraction_bits)
-
-    def add(
-        self,
-        statistics: SufficientStatistics,
-        bow: Bow,
-        topic_term: Float64Array,
-        *,
-        held_out: BoolArray | None = None,
-        num_threads: int = 1,
-    ) -> None:
-        """E-step of the next pass over a block, into `statistics`."""
-        statistics.add(
-            bow,
-            topic_term,
-            self.config.doc_topic_prior,
-            self.inner_iterations,
-            held_out=held_out,
-            evaluate=held_out is not None and self.in_last_third,
-            num_threads=num_threads,
-        )
 
     def advance(self, statistics: SufficientStatistics) -> LdaState:
         """The state after a pass, from its sums over the whole corpus."""
@@ -302,7 +300,7 @@ def fit(
             are kept out of the topics, and passes end in the last third once their likelihood
             gains less than STOP_TOLERANCE a token. With fewer, all documents are fitted.
         on_pass: called after every pass with the state, which it may save, and what the pass
-            measured.
+            measured. The state's counts are written over by later passes.
         state: a saved state to go on from; the result has the same bits.
         fraction_bits: of the sums; a coarser scale takes more tokens.
 
@@ -324,23 +322,27 @@ def fit(
     elif (state.config, state.num_terms, state.fraction_bits) != (config, num_terms, fraction_bits):
         raise ValueError(f"the state is of another fit: {state.config}, {state.num_terms} terms")
     mask = held_out if size.num_held_out >= MIN_HELD_OUT_DOCUMENTS else None
+    statistics, step = state.begin_pass(), None
     while not state.is_finished:
-        statistics = _run_pass(state, source, mask, num_threads)
-        metrics = state.metrics(statistics)
+        step = state.e_step(evaluate=mask is not None, reuse=step)
+        _run_pass(statistics, step, source, mask, num_threads)
+        metrics, before = state.metrics(statistics), state
         state = state.advance(statistics)
         if on_pass is not None:
             on_pass(state, metrics)
+        statistics.restart(before.topic_term_counts)
     return state.model()
 
 
 def _run_pass(
-    state: LdaState, source: BowSource, held_out: BoolArray | None, num_threads: int
-) -> SufficientStatistics:
-    topic_term = state.topic_term()
-    statistics = state.begin_pass()
+    statistics: SufficientStatistics,
+    step: EStep,
+    source: BowSource,
+    held_out: BoolArray | None,
+    num_threads: int,
+) -> None:
     place = 0
     for block in iterate(source):
         mask = None if held_out is None else held_out[place : place + len(block)]
-        state.add(statistics, block, topic_term, held_out=mask, num_threads=num_threads)
+        statistics.add(block, step, held_out=mask, num_threads=num_threads)
         place += len(block)
-    return statistics

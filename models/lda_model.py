@@ -14,13 +14,20 @@ import pyarrow as pa
 from lexbeam.models import lda_kernels
 from lexbeam.models.config import LdaConfig
 from lexbeam.models.lda_bow import Bow, Int64Array
-from lexbeam.models.lda_statistics import FRACTION_BITS, Float64Array, topic_term_probabilities
+from lexbeam.models.lda_statistics import (
+    FRACTION_BITS,
+    Float64Array,
+    topic_term_probabilities,
+    variational_weights,
+)
 
 FORMAT_VERSION = 1
 COUNTS_FILE = "topic_term_counts.npy"
 CONFIG_FILE = "config.json"
 FOLD_IN_ITERATIONS = 100
 FOLD_IN_TOLERANCE = 1e-4  # L1 change of a document's theta
+VB_UPDATES = 100  # steps of a document, and the mean change of gamma below which it stops: those
+VB_TOLERANCE = 1e-3  # of scikit-learn
 
 
 def write_arrays(directory: str | Path, counts: Int64Array, values: dict[str, Any]) -> None:
@@ -96,16 +103,26 @@ class LdaModel:
         totals: Int64Array = self.topic_term_counts.sum(axis=0, dtype=np.int64)
         return totals
 
-    @cached_property
+    @property
     def topic_term(self) -> Float64Array:
         """(num_terms, num_topics) float64, phi: p(term | topic); columns sum to 1."""
-        return topic_term_probabilities(
-            self.topic_term_counts,
-            self.topic_totals,
-            self.num_terms,
-            self.config.topic_word_prior,
-            self.fraction_bits,
-        )
+        return self.padded_topic_term[:, : self.num_topics]
+
+    @cached_property
+    def padded_topic_term(self) -> Float64Array:
+        """`topic_term` as compiled loops take it: with columns of zeros to whole lanes."""
+        return topic_term_probabilities(*self._m_step_arguments)
+
+    @cached_property
+    def inference_weights(self) -> Float64Array:
+        """What documents are inferred with, padded: phi, or exp(E[log phi]) of `vb`."""
+        if self.config.inference == "map":
+            return self.padded_topic_term
+        return variational_weights(*self._m_step_arguments)
+
+    @property
+    def _m_step_arguments(self) -> tuple[Int64Array, float, int]:
+        return self.topic_term_counts, self.config.topic_word_prior, self.fraction_bits
 
     @cached_property
     def topic_marginals(self) -> Float64Array:
@@ -155,9 +172,10 @@ def cached_model(directory: str) -> LdaModel:
 def fold_in(bow: pa.RecordBatch | Bow, model: LdaModel) -> Float64Array:
     """Topic proportions of documents under a fitted model, phi fixed.
 
-    theta_dk <- (alpha + n_dk) / (K alpha + n_d) from uniform, until its L1 change is below
-    FOLD_IN_TOLERANCE or FOLD_IN_ITERATIONS are done: each document by itself, so that the answer
-    is the same bits for one document or a million.
+    MAP-EM: theta_dk <- (alpha + n_dk) / (K alpha + n_d) from uniform, until its L1 change is below
+    FOLD_IN_TOLERANCE or FOLD_IN_ITERATIONS are done; a model of `vb` by variational Bayes, with
+    the same limits as its fit. Each document by itself, so that the answer is the same bits for
+    one document or a million.
 
     Args:
         bow: n documents of `schemas.BOW`, term ids of the model's vocabulary.
@@ -172,16 +190,16 @@ def fold_in(bow: pa.RecordBatch | Bow, model: LdaModel) -> Float64Array:
     block = bow if isinstance(bow, Bow) else Bow.from_batch(bow)
     block.check_terms(model.num_terms)
     theta = np.empty((len(block), model.num_topics))
+    is_vb = model.config.inference == "vb"
     lda_kernels.fold_in(
         block.indptr,
         block.term_ids,
         block.counts,
-        0,
-        len(block),
-        model.topic_term,
+        model.inference_weights,
         model.config.doc_topic_prior,
-        FOLD_IN_ITERATIONS,
-        FOLD_IN_TOLERANCE,
+        is_vb,
+        VB_UPDATES if is_vb else FOLD_IN_ITERATIONS,
+        VB_TOLERANCE if is_vb else FOLD_IN_TOLERANCE,
         theta,
     )
     return theta

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from lexbeam.models import lda_kernels, schemas
+from lexbeam.models import lda_output_kernels, schemas
 from lexbeam.models.counts import make_lists, row_offsets
 from lexbeam.models.lda_bow import Bow, Int32Array
 from lexbeam.models.lda_model import LdaModel
@@ -70,8 +70,8 @@ def keywords_lda(
     block = Bow.from_batch(bow)
     block.check_terms(model.num_terms)
     raw = np.empty(len(block.term_ids))
-    lda_kernels.keyword_scores(
-        block.indptr, block.term_ids, theta, model.topic_term, model.term_marginals, raw
+    lda_output_kernels.keyword_scores(
+        block.indptr, block.term_ids, theta, model.padded_topic_term, model.term_marginals, raw
     )
     scores = raw.astype(np.float32)
     lengths = np.diff(block.indptr)

@@ -10,12 +10,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lexbeam.models import lda_kernels
+from lexbeam.models.lanes import padded_length
 from lexbeam.models.lda_bow import Bow, Int64Array
 
 Float64Array = npt.NDArray[np.float64]
@@ -85,28 +87,78 @@ def start_counts(
 
 def topic_term_probabilities(
     topic_term_counts: Int64Array,
-    topic_totals: Int64Array,
-    num_terms: int,
     prior: float,
     fraction_bits: int,
-) -> Float64Array:
-    """M-step: phi = (eta + n_kw) / (V eta + n_k) of any rows of the sums.
+    dtype: type[np.floating[Any]] = np.float64,
+    out: npt.NDArray[Any] | None = None,
+) -> npt.NDArray[Any]:
+    """M-step of MAP-EM: phi = (eta + n_kw) / (V eta + n_k), as the E-step takes it.
 
     Args:
-        topic_term_counts: (rows, num_topics) int64, in units of 2^-fraction_bits tokens.
-        topic_totals: (num_topics,) int64, sums over all terms.
-        num_terms: V.
+        topic_term_counts: (num_terms, num_topics) int64, in units of 2^-fraction_bits tokens.
         prior: topic_word_prior (eta).
         fraction_bits: see above.
+        dtype: float32 or float64.
+        out: an earlier result, whose memory is used again.
 
     Returns:
-        (rows, num_topics) float64. Asuncion et al. 2009, MAP, with eta in place of eta - 1.
+        (num_terms, num_topics padded with zeros to whole lanes) of `dtype`. Asuncion et al. 2009,
+        MAP, with eta in place of eta - 1.
     """
+    num_terms, num_topics = topic_term_counts.shape
+    if out is None:
+        out = np.zeros((num_terms, padded_length(num_topics)), dtype)
+    totals = topic_term_counts.sum(axis=0, dtype=np.int64)
     unit = 2.0**-fraction_bits
-    phi = np.multiply(topic_term_counts, unit, dtype=np.float64)
-    phi += prior
-    phi /= topic_totals * unit + num_terms * prior
-    return phi
+    lda_kernels.topic_probabilities(topic_term_counts, totals, num_terms, prior, unit, out)
+    return out
+
+
+def variational_weights(
+    topic_term_counts: Int64Array,
+    prior: float,
+    fraction_bits: int,
+    out: Float64Array | None = None,
+) -> Float64Array:
+    """M-step of variational Bayes: exp(E[log phi]), for phi ~ Dirichlet(eta + n_k).
+
+    Arguments and result as of `topic_term_probabilities`, float64. Blei, Ng and Jordan 2003.
+    """
+    from scipy.special import psi
+
+    num_terms, num_topics = topic_term_counts.shape
+    if out is None:
+        out = np.zeros((num_terms, padded_length(num_topics)))
+    weights, unit = out[:, :num_topics], 2.0**-fraction_bits
+    np.multiply(topic_term_counts, unit, out=weights)
+    weights += prior
+    totals = topic_term_counts.sum(axis=0, dtype=np.int64) * unit + num_terms * prior
+    psi(weights, out=weights)
+    weights -= psi(totals)
+    np.exp(weights, out=weights)
+    return out
+
+
+@dataclass(frozen=True)
+class EStep:
+    """How the documents of a pass are inferred.
+
+    Attributes:
+        topic_term: (num_terms, num_topics padded) float32 or float64, from an M-step.
+        doc_topic_prior: alpha.
+        updates: steps of a document, at most.
+        tolerance: a document's change below which it stops; 0: all its steps are taken.
+        variational: whether by variational Bayes, else by MAP-EM.
+        completion_topics: p(term | topic), padded, by which held-out documents are measured; None:
+            they are not.
+    """
+
+    topic_term: npt.NDArray[Any]
+    doc_topic_prior: float
+    updates: int
+    tolerance: float = 0.0
+    variational: bool = False
+    completion_topics: npt.NDArray[Any] | None = None
 
 
 class SufficientStatistics:
@@ -125,79 +177,136 @@ class SufficientStatistics:
         self.num_terms = num_terms
         self.num_topics = num_topics
         self.fraction_bits = fraction_bits
+        self._shards = [self._empty()]
+        self._forget()
+
+    def _forget(self) -> None:
         self.log_likelihood = 0
         self.num_tokens = 0
         self.held_out_log_likelihood = 0
         self.num_held_out_tokens = 0
-        self._shards = [np.zeros((num_terms, num_topics), np.int64)]
+        self._num_used = 1
+
+    def restart(self, spare: Int64Array) -> None:
+        """Begin another pass in the memory of this one: new pages cost more than a short pass.
+
+        spare: the `topic_term_counts` of a pass before, which nobody needs any more; it takes the
+        place of those of this pass, which somebody does.
+        """
+        memory = spare.base
+        if type(memory) is not np.ndarray or memory.shape != self._shards[0].shape:
+            memory = self._empty()
+        self._shards[0] = memory
+        for shard in self._shards:
+            shard[:] = 0
+        self._forget()
+
+    def _empty(self) -> Int64Array:
+        return np.zeros((self.num_terms, padded_length(self.num_topics)), np.int64)
 
     @property
     def topic_term_counts(self) -> Int64Array:
-        """(num_terms, num_topics) int64, the sums of n_kw."""
-        total = self._shards[0]
-        while len(self._shards) > 1:
-            total += self._shards.pop()
-        return total
+        """(num_terms, num_topics) int64, the sums of n_kw; a view."""
+        self._collect()
+        return self._shards[0][:, : self.num_topics]
+
+    def _collect(self) -> None:
+        for shard in self._shards[1 : self._num_used]:
+            self._shards[0] += shard
+            shard[:] = 0
+        self._num_used = 1
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_shards": [self.topic_term_counts]}
+        self._collect()
+        return vars(self) | {"_shards": self._shards[:1]}
 
     def add(
         self,
         bow: Bow,
-        topic_term: Float64Array,
-        doc_topic_prior: float,
-        iterations: int,
+        step: EStep,
         *,
         held_out: BoolArray | None = None,
-        evaluate: bool = False,
         num_threads: int = 1,
     ) -> None:
         """E-step over a block.
 
         Args:
             bow: the block's documents.
-            topic_term: (num_terms, num_topics) float64, C order: phi of the pass before.
-            doc_topic_prior: alpha.
-            iterations: inner iterations a document.
+            step: how they are inferred.
             held_out: (documents,) bool; these documents are left out of the sums.
-            evaluate: whether the likelihood of held-out documents is added.
             num_threads: documents are spread over so many; each holds sums of its own.
 
         Raises:
             ValueError: a term id or a shape is out of range.
         """
-        if topic_term.shape != (self.num_terms, self.num_topics):
-            raise ValueError(f"topic_term has shape {topic_term.shape}")
+        if step.topic_term.shape != self._shards[0].shape:
+            raise ValueError(f"topic_term has shape {step.topic_term.shape}")
         bow.check_terms(self.num_terms)
         if held_out is None:
             held_out = np.zeros(len(bow), np.bool_)
         if len(held_out) != len(bow):
             raise ValueError(f"held_out has {len(held_out)} values for {len(bow)} documents")
-        training = np.repeat(~held_out, np.diff(bow.indptr))
-        self.num_tokens += int(bow.counts[training].sum(dtype=np.int64))
-        arguments = (bow, held_out, topic_term, doc_topic_prior, iterations, evaluate)
-        self._run(_chunk_queue(bow, num_threads), num_threads, arguments)
+        self.num_tokens += bow.num_tokens
+        if held_out.any():
+            left_out = np.repeat(held_out, np.diff(bow.indptr))
+            self.num_tokens -= int(bow.counts[left_out].sum(dtype=np.int64))
+        chunks = _chunk_queue(bow, num_threads)
 
-    def _run(
-        self, chunks: Iterator[tuple[int, int]], num_threads: int, arguments: tuple[Any, ...]
-    ) -> None:
+        def work(shard: Int64Array) -> tuple[int, int, int]:
+            return self._work(chunks, shard, bow, held_out, step)
+
         while len(self._shards) < num_threads:
-            self._shards.append(np.zeros((self.num_terms, self.num_topics), np.int64))
-        scale = 2.0**self.fraction_bits
+            self._shards.append(self._empty())
+        self._num_used = max(self._num_used, num_threads)
         if num_threads == 1:
-            results = [_work(chunks, self._shards[0], scale, *arguments)]
+            results = [work(self._shards[0])]
         else:
             with ThreadPoolExecutor(num_threads) as executor:
-                futures = [
-                    executor.submit(_work, chunks, shard, scale, *arguments)
-                    for shard in self._shards[:num_threads]
-                ]
-                results = [future.result() for future in futures]
+                results = list(executor.map(work, self._shards[:num_threads]))
         for likelihood, held_out_likelihood, held_out_tokens in results:
             self.log_likelihood += likelihood
             self.held_out_log_likelihood += held_out_likelihood
             self.num_held_out_tokens += held_out_tokens
+
+    def _work(
+        self,
+        chunks: Iterator[tuple[int, int]],
+        sums: Int64Array,
+        bow: Bow,
+        held_out: BoolArray,
+        step: EStep,
+    ) -> tuple[int, int, int]:
+        """Take chunks while there are any; returns the likelihoods and the held-out tokens."""
+        arrays = (bow.indptr, bow.term_ids, bow.counts, held_out)
+        likelihood = held_out_likelihood = held_out_tokens = 0
+        for first, last in chunks:
+            added = lda_kernels.e_step(
+                *arrays,
+                first,
+                last,
+                step.topic_term,
+                self.num_topics,
+                step.doc_topic_prior,
+                step.variational,
+                step.updates,
+                step.tolerance,
+                2.0**self.fraction_bits,
+                sums,
+            )
+            likelihood += int(added)
+            if step.completion_topics is not None:
+                value, tokens = lda_kernels.completion_likelihood(
+                    *arrays,
+                    first,
+                    last,
+                    step.completion_topics,
+                    self.num_topics,
+                    step.doc_topic_prior,
+                    HELD_OUT_ITERATIONS,
+                )
+                held_out_likelihood += int(value)
+                held_out_tokens += int(tokens)
+        return likelihood, held_out_likelihood, held_out_tokens
 
     def merge(self, other: SufficientStatistics) -> None:
         """Add another part of the corpus; raises ValueError if the shapes or scales differ."""
@@ -205,7 +314,7 @@ class SufficientStatistics:
         theirs = (other.num_terms, other.num_topics, other.fraction_bits)
         if mine != theirs:
             raise ValueError(f"cannot merge statistics of {theirs} into those of {mine}")
-        self._shards[0] += other.topic_term_counts
+        self._shards[0][:, : self.num_topics] += other.topic_term_counts
         self.log_likelihood += other.log_likelihood
         self.num_tokens += other.num_tokens
         self.held_out_log_likelihood += other.held_out_log_likelihood
@@ -220,7 +329,7 @@ class SufficientStatistics:
 
     def add_vocabulary_block(self, first_term: int, block: Int64Array) -> None:
         """Add rows of sums that another worker emitted."""
-        self._shards[0][first_term : first_term + len(block)] += block
+        self._shards[0][first_term : first_term + len(block), : self.num_topics] += block
 
 
 class _SharedIterator(Iterator[tuple[int, int]]):
@@ -237,30 +346,3 @@ class _SharedIterator(Iterator[tuple[int, int]]):
 
 def _chunk_queue(bow: Bow, num_threads: int) -> Iterator[tuple[int, int]]:
     return _SharedIterator(bow.chunks(1 if num_threads == 1 else num_threads * _CHUNKS_PER_THREAD))
-
-
-def _work(
-    chunks: Iterator[tuple[int, int]],
-    sums: Int64Array,
-    scale: float,
-    bow: Bow,
-    held_out: BoolArray,
-    topic_term: Float64Array,
-    prior: float,
-    iterations: int,
-    evaluate: bool,
-) -> tuple[int, int, int]:
-    """Take chunks while there are any; returns the likelihoods and the held-out tokens."""
-    arrays = (bow.indptr, bow.term_ids, bow.counts, held_out)
-    likelihood = held_out_likelihood = held_out_tokens = 0
-    for first, last in chunks:
-        likelihood += int(
-            lda_kernels.e_step(*arrays, first, last, topic_term, prior, iterations, scale, sums)
-        )
-        if evaluate:
-            value, tokens = lda_kernels.completion_likelihood(
-                *arrays, first, last, topic_term, prior, HELD_OUT_ITERATIONS
-            )
-            held_out_likelihood += int(value)
-            held_out_tokens += int(tokens)
-    return likelihood, held_out_likelihood, held_out_tokens
