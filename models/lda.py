@@ -2,11 +2,12 @@
 
 A pass infers every document's topic proportions theta from uniform, with the topics phi of the
 pass before, and sums the expected counts n_kw; then phi_kw = (eta + n_kw) / (V eta + n_k). Few
-inner iterations in the first two thirds of the passes act as annealing. Sums are exact (see
-`lda_statistics`): the model is the same bit for bit for any blocks, order, threads and workers.
+inner iterations act as annealing, more of them in the last passes settle the topics. Sums are
+exact (see `lda_statistics`): the model is the same bit for bit for any blocks, order, threads and
+workers. `vb`, classic batch variational Bayes, takes the same course with other weights.
 
-A pass is `state.begin_pass()`, `statistics.add(...)` over the corpus in any parts, merged, and
-`state.advance(statistics)`; `fit` does that inside one process.
+A pass is `statistics.add(block, state.e_step())` over the corpus in any parts, with statistics from
+`state.begin_pass()`, merged, and then `state.advance(statistics)`; `fit` does that in one process.
 """
 
 from __future__ import annotations
@@ -65,8 +66,11 @@ __all__ = [
     "top_terms",
 ]
 
+# Of MAP-EM. Six in more than the last tenth of the passes cost coherence in Chinese and English
+# news (.01 of NPMI), six in none cost likelihood (.02 nats a token).
 EARLY_ITERATIONS = 3
 LATE_ITERATIONS = 6
+LATE_SHARE = 10  # the late passes are the last tenth
 MIN_HELD_OUT_DOCUMENTS = 1_000
 STOP_TOLERANCE = 1e-3  # nats a held-out token that a pass of the last third must gain
 
@@ -147,7 +151,9 @@ class LdaState:
     @property
     def inner_iterations(self) -> int:
         """Of the next pass."""
-        return LATE_ITERATIONS if self.in_last_third else EARLY_ITERATIONS
+        late = -(-self.config.passes // LATE_SHARE)
+        is_late = self.completed_passes >= self.config.passes - late
+        return LATE_ITERATIONS if is_late else EARLY_ITERATIONS
 
     @property
     def in_last_third(self) -> bool:
