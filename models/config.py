@@ -116,6 +116,8 @@ class LdaConfig:
         seed: of the counter-based generator of the start values.
         doc_topic_prior: alpha, the prior on a document's topics.
         topic_word_prior: eta, the prior on a topic's terms.
+        fraction_bits: sums are exact in units of 2^-fraction_bits tokens; a coarser scale than 30
+            is for more than 2^33 tokens.
     """
 
     num_topics: int = 50
@@ -124,6 +126,7 @@ class LdaConfig:
     seed: int = 0
     doc_topic_prior: float = 0.1
     topic_word_prior: float = 0.02
+    fraction_bits: int = 30
 
     def __post_init__(self) -> None:
         require_at_least("num_topics", self.num_topics, 1)
@@ -132,6 +135,8 @@ class LdaConfig:
         require_at_least("seed", self.seed, 0)
         require(self.doc_topic_prior > 0, "doc_topic_prior", self.doc_topic_prior, "must be > 0")
         require(self.topic_word_prior > 0, "topic_word_prior", self.topic_word_prior, "must be > 0")
+        bits = self.fraction_bits
+        require(10 <= bits <= 30, "lda_fraction_bits", bits, "must lie in [10, 30]")
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ A pass is `statistics.add(block, state.e_step())` over the corpus in any parts, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,25 +37,31 @@ from lexbeam.models.lda_model import (
 from lexbeam.models.lda_outputs import document_topics, keywords_lda, top_term_ids, top_terms
 from lexbeam.models.lda_statistics import (
     FRACTION_BITS,
-    MIN_FRACTION_BITS,
     BoolArray,
     EStep,
+    PassTotals,
     SufficientStatistics,
     check_mass,
     start_counts,
     start_spread,
     topic_term_probabilities,
     variational_weights,
+    vocabulary_blocks,
 )
 
 __all__ = [
     "Bow",
     "BowSource",
+    "CorpusSize",
+    "FitProgress",
     "LdaModel",
     "LdaState",
     "PassMetrics",
+    "PassTotals",
     "SufficientStatistics",
     "cached_model",
+    "check_mass",
+    "corpus_size",
     "document_topics",
     "effective_num_topics",
     "fit",
@@ -64,6 +71,7 @@ __all__ = [
     "to_sklearn",
     "top_term_ids",
     "top_terms",
+    "vocabulary_blocks",
 ]
 
 # Of MAP-EM. Six in more than the last tenth of the passes cost coherence in Chinese and English
@@ -109,44 +117,23 @@ class PassMetrics:
     held_out_log_likelihood: float | None
 
 
-@dataclass(frozen=True, eq=False)
-class LdaState:
-    """Everything a fit needs to go on after a pass.
+@dataclass(frozen=True, kw_only=True)
+class FitProgress:
+    """How far a fit has come.
 
     Attributes:
         config: with the effective num_topics.
-        topic_term_counts: (num_terms, num_topics) int64, sums of the last pass (start values
-            before the first) in units of 2^-fraction_bits tokens.
-        fraction_bits: see above.
+        num_terms: V.
         completed_passes: passes made.
         held_out_log_likelihood: of the last pass in units of 2^-20 nats; None if not measured.
         is_finished: all passes are made, or the held-out likelihood stands still.
     """
 
     config: LdaConfig
-    topic_term_counts: Int64Array
-    fraction_bits: int = FRACTION_BITS
+    num_terms: int
     completed_passes: int = 0
     held_out_log_likelihood: int | None = None
     is_finished: bool = False
-
-    @classmethod
-    def start(
-        cls, config: LdaConfig, num_terms: int, fraction_bits: int = FRACTION_BITS
-    ) -> LdaState:
-        """The state before the first pass; raises ValueError for an unusable scale."""
-        if not MIN_FRACTION_BITS <= fraction_bits <= FRACTION_BITS:
-            raise ValueError(
-                f"fraction_bits must be {MIN_FRACTION_BITS} to {FRACTION_BITS}, not {fraction_bits}"
-            )
-        spread = start_spread(config.passes)
-        counts = start_counts(config.seed, 0, num_terms, config.num_topics, spread)
-        return cls(config, counts >> (FRACTION_BITS - fraction_bits), fraction_bits)
-
-    @property
-    def num_terms(self) -> int:
-        """V."""
-        return int(self.topic_term_counts.shape[0])
 
     @property
     def inner_iterations(self) -> int:
@@ -160,6 +147,84 @@ class LdaState:
         """Whether the next pass is in the last third: there held-out documents are measured."""
         return 3 * self.completed_passes >= 2 * self.config.passes
 
+    def begin_pass(self) -> SufficientStatistics:
+        """Empty sums for the next pass."""
+        config = self.config
+        return SufficientStatistics(self.num_terms, config.num_topics, config.fraction_bits)
+
+    def after(self, totals: PassTotals) -> FitProgress:
+        """The progress after a pass, from its sums over the whole corpus."""
+        completed = self.completed_passes + 1
+        held_out, num_tokens = totals.held_out_log_likelihood, totals.num_held_out_tokens
+        stands_still = False
+        if num_tokens and self.held_out_log_likelihood is not None:
+            least = STOP_TOLERANCE * num_tokens * 2**LIKELIHOOD_BITS
+            stands_still = held_out - self.held_out_log_likelihood < least
+        return FitProgress(
+            config=self.config,
+            num_terms=self.num_terms,
+            completed_passes=completed,
+            held_out_log_likelihood=held_out if num_tokens else None,
+            is_finished=stands_still or completed >= self.config.passes,
+        )
+
+    def metrics(self, totals: PassTotals) -> PassMetrics:
+        """Measured by the pass that comes next, from its sums."""
+        unit = 2.0**-LIKELIHOOD_BITS
+        held_out = None
+        if totals.num_held_out_tokens:
+            held_out = totals.held_out_log_likelihood * unit / totals.num_held_out_tokens
+        return PassMetrics(
+            pass_number=self.completed_passes + 1,
+            inner_iterations=self.inner_iterations,
+            log_likelihood=totals.log_likelihood * unit / max(1, totals.num_tokens),
+            held_out_log_likelihood=held_out,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON-able values."""
+        return asdict(self.config) | {
+            "format_version": FORMAT_VERSION,
+            "num_terms": self.num_terms,
+            "completed_passes": self.completed_passes,
+            "held_out_log_likelihood": self.held_out_log_likelihood,
+            "is_finished": self.is_finished,
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> FitProgress:
+        """The inverse of to_json; raises KeyError, TypeError or ValueError for anything else."""
+        held_out = values["held_out_log_likelihood"]
+        return cls(
+            config=config_of(values),
+            num_terms=int(values["num_terms"]),
+            completed_passes=int(values["completed_passes"]),
+            held_out_log_likelihood=None if held_out is None else int(held_out),
+            is_finished=bool(values["is_finished"]),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class LdaState:
+    """Everything a fit needs to go on after a pass.
+
+    Attributes:
+        progress: how far it has come.
+        topic_term_counts: (num_terms, num_topics) int64, sums of the last pass (start values
+            before the first) in units of 2^-fraction_bits tokens.
+    """
+
+    progress: FitProgress
+    topic_term_counts: Int64Array
+
+    @classmethod
+    def start(cls, config: LdaConfig, num_terms: int) -> LdaState:
+        """The state before the first pass."""
+        spread = start_spread(config.passes)
+        counts = start_counts(config.seed, 0, num_terms, config.num_topics, spread)
+        counts >>= FRACTION_BITS - config.fraction_bits
+        return cls(FitProgress(config=config, num_terms=num_terms), counts)
+
     def e_step(self, *, evaluate: bool = False, reuse: EStep | None = None) -> EStep:
         """How the next pass infers documents.
 
@@ -167,9 +232,9 @@ class LdaState:
             evaluate: whether held-out documents are measured, if it is a pass that measures them.
             reuse: of a pass before; its memory is used again.
         """
-        is_vb = self.config.inference == "vb"
-        evaluate = evaluate and self.in_last_third
-        arguments = (self.topic_term_counts, self.config.topic_word_prior, self.fraction_bits)
+        config, is_vb = self.progress.config, self.progress.config.inference == "vb"
+        evaluate = evaluate and self.progress.in_last_third
+        arguments = (self.topic_term_counts, config.topic_word_prior, config.fraction_bits)
         out = None if reuse is None else reuse.topic_term
         if is_vb:
             weights = variational_weights(*arguments, out=out)
@@ -178,87 +243,46 @@ class LdaState:
             weights = probabilities = topic_term_probabilities(*arguments, np.float32, out)
         return EStep(
             topic_term=weights,
-            doc_topic_prior=self.config.doc_topic_prior,
-            updates=VB_UPDATES if is_vb else self.inner_iterations - 1,
+            doc_topic_prior=config.doc_topic_prior,
+            updates=VB_UPDATES if is_vb else self.progress.inner_iterations - 1,
             tolerance=VB_TOLERANCE if is_vb else 0.0,
             variational=is_vb,
             completion_topics=probabilities if evaluate else None,
         )
 
-    def begin_pass(self) -> SufficientStatistics:
-        """Empty sums for the next pass."""
-        return SufficientStatistics(self.num_terms, self.config.num_topics, self.fraction_bits)
-
     def advance(self, statistics: SufficientStatistics) -> LdaState:
         """The state after a pass, from its sums over the whole corpus."""
-        completed = self.completed_passes + 1
-        held_out, num_tokens = statistics.held_out_log_likelihood, statistics.num_held_out_tokens
-        stands_still = False
-        if num_tokens and self.held_out_log_likelihood is not None:
-            least = STOP_TOLERANCE * num_tokens * 2**LIKELIHOOD_BITS
-            stands_still = held_out - self.held_out_log_likelihood < least
-        return replace(
-            self,
-            topic_term_counts=statistics.topic_term_counts,
-            completed_passes=completed,
-            held_out_log_likelihood=held_out if num_tokens else None,
-            is_finished=stands_still or completed >= self.config.passes,
-        )
-
-    def metrics(self, statistics: SufficientStatistics) -> PassMetrics:
-        """Measured by the pass that this state is about to make, from its sums."""
-        unit = 2.0**-LIKELIHOOD_BITS
-        held_out = None
-        if statistics.num_held_out_tokens:
-            held_out = statistics.held_out_log_likelihood * unit / statistics.num_held_out_tokens
-        return PassMetrics(
-            pass_number=self.completed_passes + 1,
-            inner_iterations=self.inner_iterations,
-            log_likelihood=statistics.log_likelihood * unit / max(1, statistics.num_tokens),
-            held_out_log_likelihood=held_out,
-        )
+        return LdaState(self.progress.after(statistics.totals), statistics.topic_term_counts)
 
     def model(self) -> LdaModel:
         """The model as of the last pass."""
         return LdaModel(
-            self.config, self.topic_term_counts, self.fraction_bits, self.completed_passes
+            self.progress.config, self.topic_term_counts, self.progress.completed_passes
         )
 
     def save(self, directory: str | Path) -> None:
         """Write a checkpoint; the same state gives the same bytes."""
-        values = asdict(self.config) | {
-            "format_version": FORMAT_VERSION,
-            "fraction_bits": self.fraction_bits,
-            "num_terms": self.num_terms,
-            "completed_passes": self.completed_passes,
-            "held_out_log_likelihood": self.held_out_log_likelihood,
-            "is_finished": self.is_finished,
-        }
-        write_arrays(directory, self.topic_term_counts, values)
+        write_arrays(directory, self.topic_term_counts, self.progress.to_json())
 
     @classmethod
     def load(cls, directory: str | Path) -> LdaState:
         """Read a checkpoint; raises ValueError naming a missing or damaged file."""
         counts, values = read_arrays(directory)
-        held_out = values["held_out_log_likelihood"]
-        return cls(
-            config=config_of(values),
-            topic_term_counts=counts,
-            fraction_bits=int(values["fraction_bits"]),
-            completed_passes=int(values["completed_passes"]),
-            held_out_log_likelihood=None if held_out is None else int(held_out),
-            is_finished=bool(values["is_finished"]),
-        )
+        return cls(FitProgress.from_json(values), counts)
 
 
-@dataclass(frozen=True)
-class CorpusSize:
-    """What must be known before the first pass: documents with terms, entries and tokens."""
+class CorpusSize(NamedTuple):
+    """What must be known before the first pass, of documents with terms; sizes of parts add up."""
 
     num_documents: int
     num_entries: int
     num_tokens: int
     num_held_out: int
+
+    @property
+    def has_held_out(self) -> bool:
+        """Whether enough documents are marked that they are kept out of the topics."""
+        return self.num_held_out >= MIN_HELD_OUT_DOCUMENTS
 
 
 def corpus_size(source: BowSource, held_out: BoolArray | None = None) -> CorpusSize:
@@ -290,7 +314,6 @@ def fit(
     held_out: BoolArray | None = None,
     on_pass: Callable[[LdaState, PassMetrics], None] | None = None,
     state: LdaState | None = None,
-    fraction_bits: int = FRACTION_BITS,
 ) -> LdaModel | None:
     """Fit topics inside one process.
 
@@ -308,7 +331,6 @@ def fit(
         on_pass: called after every pass with the state, which it may save, and what the pass
             measured. The state's counts are written over by later passes.
         state: a saved state to go on from; the result has the same bits.
-        fraction_bits: of the sums; a coarser scale takes more tokens.
 
     Returns:
         The model, or None for fewer than two documents with terms or an empty vocabulary.
@@ -321,18 +343,20 @@ def fit(
     num_topics = effective_num_topics(config.num_topics, size.num_documents, num_terms)
     if num_topics is None:
         return None
-    check_mass(size.num_tokens, size.num_entries, fraction_bits)
+    check_mass(size.num_tokens, size.num_entries, config.fraction_bits)
     config = replace(config, num_topics=num_topics)
     if state is None:
-        state = LdaState.start(config, num_terms, fraction_bits)
-    elif (state.config, state.num_terms, state.fraction_bits) != (config, num_terms, fraction_bits):
-        raise ValueError(f"the state is of another fit: {state.config}, {state.num_terms} terms")
-    mask = held_out if size.num_held_out >= MIN_HELD_OUT_DOCUMENTS else None
-    statistics, step = state.begin_pass(), None
-    while not state.is_finished:
+        state = LdaState.start(config, num_terms)
+    elif (state.progress.config, state.progress.num_terms) != (config, num_terms):
+        raise ValueError(
+            f"the state is of another fit: {state.progress.config}, {state.progress.num_terms} terms"
+        )
+    mask = held_out if size.has_held_out else None
+    statistics, step = state.progress.begin_pass(), None
+    while not state.progress.is_finished:
         step = state.e_step(evaluate=mask is not None, reuse=step)
         _run_pass(statistics, step, source, mask, num_threads)
-        metrics, before = state.metrics(statistics), state
+        metrics, before = state.progress.metrics(statistics.totals), state
         state = state.advance(statistics)
         if on_pass is not None:
             on_pass(state, metrics)

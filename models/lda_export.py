@@ -26,7 +26,7 @@ def _load(model_dir: str | Path) -> tuple[LdaModel, list[str], Float64Array]:
     if len(terms) != model.num_terms:
         raise ValueError(f"{folder}: {len(terms)} terms, but topics of {model.num_terms}")
     counts = np.array(model.topic_term_counts.T, dtype=np.float64, order="C")
-    counts *= 2.0**-model.fraction_bits
+    counts *= 2.0**-model.config.fraction_bits
     return model, terms, counts
 
 

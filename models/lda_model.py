@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -15,7 +16,6 @@ from lexbeam.models import lda_kernels
 from lexbeam.models.config import LdaConfig
 from lexbeam.models.lda_bow import Bow, Int64Array
 from lexbeam.models.lda_statistics import (
-    FRACTION_BITS,
     Float64Array,
     topic_term_probabilities,
     variational_weights,
@@ -61,7 +61,7 @@ def read_arrays(directory: str | Path) -> tuple[Int64Array, dict[str, Any]]:
     return counts, values
 
 
-def config_of(values: dict[str, Any]) -> LdaConfig:
+def config_of(values: Mapping[str, Any]) -> LdaConfig:
     """The LdaConfig among the values of a CONFIG_FILE; raises ValueError if one is missing."""
     names = [field.name for field in fields(LdaConfig)]
     missing = [name for name in names if name not in values]
@@ -78,13 +78,11 @@ class LdaModel:
         config: as fitted; its num_topics is the effective K.
         topic_term_counts: (num_terms, num_topics) int64, expected tokens of each term and topic
             in units of 2^-fraction_bits; lambda without the prior.
-        fraction_bits: see above.
         passes: passes that were made.
     """
 
     config: LdaConfig
     topic_term_counts: Int64Array
-    fraction_bits: int = FRACTION_BITS
     passes: int = 0
 
     @property
@@ -122,7 +120,7 @@ class LdaModel:
 
     @property
     def _m_step_arguments(self) -> tuple[Int64Array, float, int]:
-        return self.topic_term_counts, self.config.topic_word_prior, self.fraction_bits
+        return self.topic_term_counts, self.config.topic_word_prior, self.config.fraction_bits
 
     @cached_property
     def topic_marginals(self) -> Float64Array:
@@ -145,7 +143,6 @@ class LdaModel:
         """Write the model's files; the same model gives the same bytes."""
         values = asdict(self.config) | {
             "format_version": FORMAT_VERSION,
-            "fraction_bits": self.fraction_bits,
             "num_terms": self.num_terms,
             "completed_passes": self.passes,
         }
@@ -158,7 +155,6 @@ class LdaModel:
         return cls(
             config=config_of(values),
             topic_term_counts=counts,
-            fraction_bits=int(values["fraction_bits"]),
             passes=int(values["completed_passes"]),
         )
 

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 FRACTION_BITS = 30
 MIN_FRACTION_BITS = 10
-BLOCK_BYTES = 1_000_000
+BLOCK_BYTES = 999_000  # of rows; a checkpoint's file has a header besides
 HELD_OUT_ITERATIONS = 20  # fold-in of a held-out document; a fixed number, to compare passes
 _CHUNKS_PER_THREAD = 8  # so that a slow thread does not hold up a pass
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -42,7 +42,7 @@ def check_mass(num_tokens: int, num_entries: int, fraction_bits: int) -> None:
 
     if not fits(fraction_bits):
         coarser = next((bits for bits in range(fraction_bits, -1, -1) if fits(bits)), None)
-        advice = f"use fraction_bits={coarser}"
+        advice = f"use --lda_fraction_bits {coarser}"
         if coarser is None or coarser < MIN_FRACTION_BITS:
             advice = "split the corpus"
         raise ValueError(
@@ -139,6 +139,14 @@ def variational_weights(
     return out
 
 
+def vocabulary_blocks(num_terms: int, num_topics: int) -> list[slice]:
+    """Ranges of terms whose rows of int64 take less than 1 MB each, or are a single row."""
+    rows = max(1, BLOCK_BYTES // (8 * num_topics))
+    return [
+        slice(first, min(first + rows, num_terms)) for first in range(0, num_terms, rows)
+    ]
+
+
 @dataclass(frozen=True)
 class EStep:
     """How the documents of a pass are inferred.
@@ -159,6 +167,15 @@ class EStep:
     tolerance: float = 0.0
     variational: bool = False
     completion_topics: npt.NDArray[Any] | None = None
+
+
+class PassTotals(NamedTuple):
+    """What a pass sums up beside the topics; see `SufficientStatistics`."""
+
+    log_likelihood: int = 0
+    num_tokens: int = 0
+    held_out_log_likelihood: int = 0
+    num_held_out_tokens: int = 0
 
 
 class SufficientStatistics:
@@ -308,6 +325,16 @@ class SufficientStatistics:
                 held_out_tokens += int(tokens)
         return likelihood, held_out_likelihood, held_out_tokens
 
+    @property
+    def totals(self) -> PassTotals:
+        """The sums beside the topics."""
+        return PassTotals(
+            self.log_likelihood,
+            self.num_tokens,
+            self.held_out_log_likelihood,
+            self.num_held_out_tokens,
+        )
+
     def merge(self, other: SufficientStatistics) -> None:
         """Add another part of the corpus; raises ValueError if the shapes or scales differ."""
         mine = (self.num_terms, self.num_topics, self.fraction_bits)
@@ -320,16 +347,11 @@ class SufficientStatistics:
         self.held_out_log_likelihood += other.held_out_log_likelihood
         self.num_held_out_tokens += other.num_held_out_tokens
 
-    def vocabulary_blocks(self, max_bytes: int = BLOCK_BYTES) -> Iterator[tuple[int, Int64Array]]:
-        """Views of the sums: (first term, rows of terms), each at most `max_bytes` or one row."""
+    def vocabulary_blocks(self) -> Iterator[tuple[int, Int64Array]]:
+        """Views of the sums by `vocabulary_blocks`: number of the block, rows of its terms."""
         counts = self.topic_term_counts
-        rows = max(1, max_bytes // (8 * self.num_topics))
-        for first in range(0, self.num_terms, rows):
-            yield first, counts[first : first + rows]
-
-    def add_vocabulary_block(self, first_term: int, block: Int64Array) -> None:
-        """Add rows of sums that another worker emitted."""
-        self._shards[0][first_term : first_term + len(block), : self.num_topics] += block
+        for number, terms in enumerate(vocabulary_blocks(self.num_terms, self.num_topics)):
+            yield number, counts[terms]
 
 
 class _SharedIterator(Iterator[tuple[int, int]]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import pickle
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from sklearn.decomposition import LatentDirichletAllocation
 
 from lexbeam.models import lanes, lda, lda_kernels, lda_statistics, schemas
-from lexbeam.models.config import LdaConfig
+from lexbeam.models.config import ConfigError, LdaConfig
 
 Floats = npt.NDArray[np.float64]
 
@@ -247,34 +248,37 @@ def test_same_bits_for_any_blocks_order_and_threads(
 @given(st.lists(st.integers(0, 3), min_size=20, max_size=20), st.permutations(range(4)))
 def test_statistics_merge_in_any_split_and_order(owners: list[int], order: list[int]) -> None:
     counts = synthetic(20)
+    # Several blocks of a vocabulary of 32 terms.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lda_statistics, "BLOCK_BYTES", 7 * 8 * 5)
+        check_merging(counts, owners, order)
+
+
+def check_merging(counts: npt.NDArray[np.int64], owners: list[int], order: list[int]) -> None:
     state = lda.LdaState.start(LdaConfig(num_topics=5), counts.shape[1])
     phi = state.e_step().topic_term
     step = lda_statistics.EStep(phi, 0.1, 2, completion_topics=phi)
     held_out = np.arange(20) % 3 == 0
 
     def statistics_of(rows: npt.NDArray[np.bool_]) -> lda.SufficientStatistics:
-        statistics = state.begin_pass()
+        statistics = state.progress.begin_pass()
         mask = held_out[rows]
         statistics.add(to_bow(counts[rows]), step, held_out=mask)
         return statistics
 
     whole = statistics_of(np.ones(20, np.bool_))
-    merged, blocks = state.begin_pass(), state.begin_pass()
+    merged = state.progress.begin_pass()
+    blocks = np.zeros_like(state.topic_term_counts)
     for owner in order:
         part = statistics_of(np.array(owners) == owner)
         part = pickle.loads(pickle.dumps(part))
         merged.merge(part)
-        for first, rows in part.vocabulary_blocks(max_bytes=7 * 8 * 5):
-            blocks.add_vocabulary_block(first, rows)
+        for number, rows in part.vocabulary_blocks():
+            blocks[lda.vocabulary_blocks(len(blocks), 5)[number]] += rows
     assert np.array_equal(merged.topic_term_counts, whole.topic_term_counts)
-    assert np.array_equal(blocks.topic_term_counts, whole.topic_term_counts)
-    for name in (
-        "log_likelihood",
-        "num_tokens",
-        "held_out_log_likelihood",
-        "num_held_out_tokens",
-    ):
-        assert getattr(merged, name) == getattr(whole, name)
+    assert np.array_equal(blocks, whole.topic_term_counts)
+    assert merged.totals == whole.totals
+    assert 0 not in whole.totals
 
 
 def test_vocabulary_blocks_are_small_views() -> None:
@@ -282,7 +286,9 @@ def test_vocabulary_blocks_are_small_views() -> None:
     blocks = list(statistics.vocabulary_blocks())
     assert all(rows.nbytes <= 1_000_000 for _, rows in blocks)
     assert all(np.shares_memory(rows, statistics.topic_term_counts) for _, rows in blocks)
-    assert [first for first, _ in blocks] == [0, 2500, 5000, 7500]
+    assert [number for number, _ in blocks] == [0, 1, 2, 3, 4]
+    assert sum(len(rows) for _, rows in blocks) == 10_000
+    assert lda.vocabulary_blocks(3, 200_000) == [slice(0, 1), slice(1, 2), slice(2, 3)]
 
 
 def test_merge_refuses_other_shapes() -> None:
@@ -297,7 +303,7 @@ def test_resumed_fit_has_the_same_bits(tmp_path: Path, stop_after: int) -> None:
     passes: list[int] = []
 
     def save(state: lda.LdaState, metrics: lda.PassMetrics) -> None:
-        assert state.completed_passes == metrics.pass_number
+        assert state.progress.completed_passes == metrics.pass_number
         passes.append(metrics.inner_iterations)
         if metrics.pass_number == stop_after:
             state.save(tmp_path / "once")
@@ -392,9 +398,9 @@ def test_overflow_is_found_before_the_fit() -> None:
     indptr = np.arange(6, dtype=np.int64)
     bow = lda.Bow(indptr, np.zeros(5, np.int32), np.full(5, tokens, np.int32))
     config = LdaConfig(num_topics=2, passes=2)
-    with pytest.raises(ValueError, match=r"2\^-30: use fraction_bits=29"):
+    with pytest.raises(ValueError, match=r"2\^-30: use --lda_fraction_bits 29"):
         lda.fit(bow, 1, config)
-    model = lda.fit(bow, 1, config, fraction_bits=29)
+    model = lda.fit(bow, 1, dataclasses.replace(config, fraction_bits=29))
     assert model is not None
     assert model.topic_totals.sum() / 2**29 == pytest.approx(5 * tokens)
     with pytest.raises(ValueError, match="split the corpus"):
@@ -408,8 +414,9 @@ def test_wrong_arguments() -> None:
         lda.fit(bow, 5, config)
     with pytest.raises(ValueError, match="held_out has 3 values for 4"):
         lda.fit(bow, 32, config, held_out=np.zeros(3, np.bool_))
-    with pytest.raises(ValueError, match="fraction_bits"):
-        lda.fit(bow, 32, config, fraction_bits=31)
+    for bits in (9, 31):
+        with pytest.raises(ConfigError, match="lda_fraction_bits"):
+            LdaConfig(fraction_bits=bits)
 
 
 _DIGEST = """

@@ -54,7 +54,7 @@ def model_dir(model: lda.LdaModel, tmp_path_factory: pytest.TempPathFactory) -> 
 def test_save_and_load(model: lda.LdaModel, model_dir: Path, tmp_path: Path) -> None:
     loaded = lda.LdaModel.load(model_dir / "lda")
     assert loaded.config == model.config
-    assert (loaded.fraction_bits, loaded.passes) == (30, 12)
+    assert (loaded.config.fraction_bits, loaded.passes) == (30, 12)
     assert np.array_equal(loaded.topic_term_counts, model.topic_term_counts)
     assert np.array_equal(loaded.topic_term, model.topic_term)
     loaded.save(tmp_path)
