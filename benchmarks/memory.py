@@ -212,7 +212,8 @@ def run_stage(name: str, run_path: str) -> dict[str, Any]:
     stage = dict(zip(STAGES, makers, strict=True))[name](work)
     launch.share_cores(())
     imports, began, cpu_began = own_peak(), time.perf_counter(), time.process_time()
-    launch.run_pipeline(stage.build, (), stage.name)
+    for build in stage.pipelines():
+        launch.run_pipeline(build, (), stage.name)
     seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu_began
     if not stage.is_done():
         raise RuntimeError(f"stage {name} ended, but some of its files are missing")

@@ -50,9 +50,11 @@ from lexbeam.models.lda_statistics import (
 )
 
 __all__ = [
+    "BoolArray",
     "Bow",
     "BowSource",
     "CorpusSize",
+    "EStep",
     "FitProgress",
     "LdaModel",
     "LdaState",
@@ -274,10 +276,10 @@ class LdaState:
 class CorpusSize(NamedTuple):
     """What must be known before the first pass, of documents with terms; sizes of parts add up."""
 
-    num_documents: int
-    num_entries: int
-    num_tokens: int
-    num_held_out: int
+    num_documents: int = 0
+    num_entries: int = 0
+    num_tokens: int = 0
+    num_held_out: int = 0
 
     @property
     def has_held_out(self) -> bool:

@@ -18,7 +18,7 @@ from lexbeam.models.encoder_spec import ModelSpec
 from lexbeam.models.tfidf import read_text_config
 from lexbeam.models.vocabulary import Vocabulary, cached_vocabulary
 from lexbeam.pipeline.errors import UsageError
-from lexbeam.pipeline.options import JobConfig
+from lexbeam.pipeline.options import LDA_OPTIONS, JobConfig
 from lexbeam.pipeline.plan import resolved_config, tokenizer_fingerprint
 from lexbeam.pipeline.runs import RunDir, absolute, find_run, json_bytes, read_json
 from lexbeam.transforms import storage
@@ -26,11 +26,11 @@ from lexbeam.transforms import storage
 if TYPE_CHECKING:
     from lexbeam.pipeline.stages import Workspace
 
-MODEL_VERSION = 2
+MODEL_VERSION = 3
 # Options that the corpus model decides: another value on a transform's command line is an error.
 _FIXED_ENCODER = ("pooling", "max_seq_length", "backend", "dtype", "long_documents")
 _FIXED_COUNTS = ("min_df", "max_df", "max_terms", "sublinear_tf")
-_FIXED_LDA = {"num_topics": "num_topics", "lda_passes": "passes", "seed": "seed"}
+_FIXED_LDA = {"num_topics": "num_topics", "seed": "seed"} | LDA_OPTIONS
 _DICTIONARIES = ("user_dict", "stopwords")
 # Resolved by the machine: `auto` on the command line then means what the model has.
 _RESOLVED = ("pooling", "backend", "dtype")

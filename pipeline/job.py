@@ -93,7 +93,8 @@ def _run_stage(stage: Stage, settings: RunSettings, view: ProgressView, total: i
     if stage.is_done():
         return
     with view.stage(stage.name, stage.passes or total):
-        launch.run_pipeline(stage.build, settings.beam_args, stage.name)
+        for build in stage.pipelines():
+            launch.run_pipeline(build, settings.beam_args, stage.name)
     if not stage.is_done():
         raise JobError(f"stage {stage.name} ended, but some of its files are missing")
 

@@ -23,10 +23,18 @@ from lexbeam.models.config import (
     TextConfig,
     require,
     require_at_least,
+    require_choice,
 )
 from lexbeam.pipeline.errors import UsageError
 from lexbeam.transforms.splits import InputConfig
 
+# Options of the LDA that carry its name, and their fields of LdaConfig.
+LDA_OPTIONS = {
+    "lda_passes": "passes",
+    "lda_inference": "inference",
+    "lda_fraction_bits": "fraction_bits",
+}
+LDA_EXECUTIONS = ("local", "distributed")
 # What a run id may be: it becomes a folder's name.
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 
@@ -63,6 +71,9 @@ class RunSettings:
         output: the folder or URL that holds `runs/`.
         run_id: the run's name; None: resume this job's unfinished run, else a new UTC time.
         split_size: bytes a split, or `auto`.
+        lda_execution: `local`, all passes of the LDA in one worker; `distributed`, a pipeline a
+            pass; `auto`, local where it fits a worker.
+        worker_ram: bytes of memory that a worker has, or `auto`.
         max_error_fraction: more rejected documents than max(10, fraction x documents) fail the run.
         keep_intermediate: leave the parts of inner stages in the run's folder.
         quiet: no progress and no summary.
@@ -73,6 +84,8 @@ class RunSettings:
     output: str
     run_id: str | None = None
     split_size: str | int = "auto"
+    lda_execution: str = "auto"
+    worker_ram: str | int = "auto"
     max_error_fraction: float = 0.01
     keep_intermediate: bool = False
     quiet: bool = False
@@ -85,8 +98,11 @@ class RunSettings:
             check_run_id(self.run_id)
         fraction = self.max_error_fraction
         require(0.0 <= fraction <= 1.0, "max_error_fraction", fraction, "must lie in [0, 1]")
-        if self.split_size != "auto":
-            require_at_least("split_size", int(self.split_size), 1)
+        require_choice("lda_execution", self.lda_execution, ("auto", *LDA_EXECUTIONS))
+        for option in ("split_size", "worker_ram"):
+            value = getattr(self, option)
+            if value != "auto":
+                require_at_least(option, int(value), 1)
 
 
 def check_run_id(run_id: str) -> None:
@@ -111,7 +127,7 @@ def number(text: str) -> int | float:
         return float(text)
 
 
-def split_size(text: str) -> str | int:
+def bytes_or_auto(text: str) -> str | int:
     """`auto`, or bytes with an optional suffix K, M or G (powers of 1,024)."""
     if text == "auto":
         return text
@@ -200,6 +216,17 @@ def add_corpus_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--num_topics", type=int, metavar="K", help="topics of the LDA (default: 50)")
     add("--lda_passes", type=int, metavar="N", help="passes over the corpus (default: 30)")
+    add(
+        "--lda_inference",
+        choices=("map", "vb"),
+        help="map: MAP-EM; vb: variational Bayes, as scikit-learn's (default: map)",
+    )
+    add(
+        "--lda_fraction_bits",
+        type=int,
+        metavar="N",
+        help="the LDA adds up units of 2^-N tokens, exactly (default: 30)",
+    )
     add("--seed", type=int, metavar="N", help="of the LDA's start (default: 0)")
 
 
@@ -245,9 +272,20 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     add("--run_id", metavar="NAME", help="name of the run (default: the UTC time)")
     add(
         "--split_size",
-        type=split_size,
+        type=bytes_or_auto,
         metavar="BYTES",
         help="input bytes a unit of work, as 16M (default: auto)",
+    )
+    add(
+        "--lda_execution",
+        choices=("auto", *LDA_EXECUTIONS),
+        help="all passes in one worker, or a pipeline a pass (default: auto, local where it fits)",
+    )
+    add(
+        "--worker_ram",
+        type=bytes_or_auto,
+        metavar="BYTES",
+        help="memory of a worker, as 16G (default: auto, this machine's; on a cluster 4G)",
     )
     add(
         "--max_error_fraction",
@@ -374,7 +412,7 @@ def job_config(options: Mapping[str, Any]) -> JobConfig:
         "id_key", "text_key", "title_key", "id_scope", "text_lines", "keep_columns", "limit"
     )
     count_names = _same("min_df", "max_df", "max_terms", "sublinear_tf")
-    lda_names = _same("num_topics", "seed") | {"lda_passes": "passes"}
+    lda_names = _same("num_topics", "seed") | LDA_OPTIONS
     encoder_names = _same(
         "model_id", "pooling", "max_seq_length", "max_batch_tokens",
         "backend", "dtype", "device", "long_documents",
@@ -398,7 +436,7 @@ def run_settings(options: Mapping[str, Any], beam_args: tuple[str, ...]) -> RunS
     if not options.get("output"):
         raise UsageError("--output is required: the folder that gets runs/RUN_ID")
     names = _same(
-        "output", "run_id", "split_size", "max_error_fraction",
-        "keep_intermediate", "quiet", "verbose",
+        "output", "run_id", "split_size", "lda_execution", "worker_ram",
+        "max_error_fraction", "keep_intermediate", "quiet", "verbose",
     )  # fmt: skip
     return RunSettings(**pick(options, names), beam_args=beam_args)

@@ -19,11 +19,11 @@ from lexbeam.models.encoder_backend import resolve_backend
 from lexbeam.models.encoder_check import check_model_files
 from lexbeam.models.encoder_spec import ModelSpec
 from lexbeam.pipeline.errors import UsageError
-from lexbeam.pipeline.options import JobConfig
+from lexbeam.pipeline.options import LDA_OPTIONS, JobConfig
 from lexbeam.pipeline.runs import RunDir, json_bytes, read_json
 from lexbeam.transforms import splits, storage
 
-PLAN_VERSION = 1
+PLAN_VERSION = 2
 # Options of the encoder that change speed, but not what comes out.
 _SPEED_ONLY = ("device", "max_batch_tokens")
 
@@ -39,6 +39,7 @@ class Plan:
         layout: sources and splits.
         encoder: the model that embeds, or None where bert is off.
         model_source: of a `transform`, the folder of the corpus models; else None.
+        lda_execution: `local` or `distributed`; changes no bit of the content.
         identity: what decides the content of the run, as JSON.
         versions: of the packages that the run was begun with.
     """
@@ -49,6 +50,7 @@ class Plan:
     layout: splits.Layout
     encoder: ModelSpec | None
     model_source: str | None
+    lda_execution: str
     identity: Mapping[str, Any]
     versions: Mapping[str, str] = field(default_factory=dict)
 
@@ -75,6 +77,7 @@ class Plan:
             "config": self.config.to_json(),
             "encoder": self.encoder and spec_to_json(self.encoder),
             "model_source": self.model_source,
+            "lda_execution": self.lda_execution,
             "identity": self.identity,
             "versions": dict(self.versions),
             **self.layout.to_json(),
@@ -127,7 +130,7 @@ def identity_of(
     identity |= values["counts"]
     if "lda" in config.features:
         lda = dict(values["lda"])
-        identity |= {"lda_passes": lda.pop("passes")} | lda
+        identity |= {option: lda.pop(name) for option, name in LDA_OPTIONS.items()} | lda
     if encoder is not None:
         # The weights say which model it is, whatever it is called and wherever it lies.
         del encoder_values["model_id"]
@@ -166,6 +169,7 @@ def plan_from_json(values: Mapping[str, Any]) -> Plan:
         layout=splits.Layout.from_json(values),
         encoder=spec_from_json(values["encoder"]) if values["encoder"] else None,
         model_source=values["model_source"],
+        lda_execution=values["lda_execution"],
         identity=values["identity"],
         versions=values["versions"],
     )

@@ -16,6 +16,7 @@ from lexbeam.models.encoder_backend import resolve_backend
 from lexbeam.models.encoder_spec import ModelSpec
 from lexbeam.pipeline import corpus_model
 from lexbeam.pipeline.errors import JobError, UsageError
+from lexbeam.pipeline.lda_execution import lda_execution
 from lexbeam.pipeline.options import JobConfig, RunSettings
 from lexbeam.pipeline.plan import (
     Plan,
@@ -65,6 +66,7 @@ def make_plan(
         layout=layout,
         encoder=encoder,
         model_source=model.directory if model else None,
+        lda_execution=lda_execution(config, layout, settings),
         identity=identity_of(command, config, encoder, model.fingerprint if model else None),
         versions=installed_versions(),
     )
@@ -78,12 +80,12 @@ def claim_run(wanted: Plan, settings: RunSettings, view: ProgressView) -> tuple[
     """
     if settings.run_id is not None:
         run = RunDir(settings.output, settings.run_id)
-        return _claim(run, wanted, view)
+        return _claim(run, wanted, settings, view)
     for run in reversed(unfinished_runs(settings.output)):
         found = _plan_of(run)
         if found is not None and _is_same_job(found, wanted) and not is_busy(run):
             view.say(f"resuming run {run.run_id}")
-            return run, _with_local_settings(found, wanted)
+            return run, _with_local_settings(found, wanted, settings)
     stamp = datetime.fromisoformat(wanted.created).strftime("%Y-%m-%dT%H%M%SZ")
     for suffix in ("", *(f"-{number}" for number in range(2, 100))):
         run = RunDir(settings.output, stamp + suffix)
@@ -92,7 +94,9 @@ def claim_run(wanted: Plan, settings: RunSettings, view: ProgressView) -> tuple[
     raise JobError(f"no free run id that begins with {stamp} in {settings.output}")
 
 
-def _claim(run: RunDir, wanted: Plan, view: ProgressView) -> tuple[RunDir, Plan]:
+def _claim(
+    run: RunDir, wanted: Plan, settings: RunSettings, view: ProgressView
+) -> tuple[RunDir, Plan]:
     if _try_write_plan(run, wanted):
         return run, wanted
     found = read_plan(run)
@@ -100,7 +104,7 @@ def _claim(run: RunDir, wanted: Plan, view: ProgressView) -> tuple[RunDir, Plan]
     if not run.is_complete():
         check_versions(run, found)
         view.say(f"resuming run {run.run_id}")
-    return run, _with_local_settings(found, wanted)
+    return run, _with_local_settings(found, wanted, settings)
 
 
 def check_versions(run: RunDir, found: Plan) -> None:
@@ -118,8 +122,11 @@ def check_versions(run: RunDir, found: Plan) -> None:
         )
 
 
-def _with_local_settings(found: Plan, wanted: Plan) -> Plan:
+def _with_local_settings(found: Plan, wanted: Plan, settings: RunSettings) -> Plan:
     """The plan found, with what may differ from one machine or call to the next."""
+    execution = found.lda_execution
+    if settings.lda_execution != "auto":
+        execution = settings.lda_execution
     device = replace(
         found.config.encoder,
         device=wanted.config.encoder.device,
@@ -127,7 +134,13 @@ def _with_local_settings(found: Plan, wanted: Plan) -> Plan:
     )
     text = wanted.config.text
     config = replace(found.config, encoder=device, text=text)
-    return replace(found, config=config, encoder=wanted.encoder, model_source=wanted.model_source)
+    return replace(
+        found,
+        config=config,
+        encoder=wanted.encoder,
+        model_source=wanted.model_source,
+        lda_execution=execution,
+    )
 
 
 def _plan_of(run: RunDir) -> Plan | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -29,27 +29,42 @@ from lexbeam.transforms.extract import (
     ExtractFeatures,
 )
 from lexbeam.transforms.fit import FitVocabulary
-from lexbeam.transforms.fit_topics import FitTopics, TopicFiles
+from lexbeam.transforms.fit_topics import FitTopics
+from lexbeam.transforms.lda_checkpoints import LdaCheckpoints
+from lexbeam.transforms.lda_passes import distributed_fit
 from lexbeam.transforms.part_files import Columns, PartFolder, ZippedParts
 from lexbeam.transforms.parts import ReadSplits, WriteParts
 from lexbeam.transforms.tokenize import SplitSource, TokenizeDocuments
+from lexbeam.transforms.topic_files import TopicFiles
+
+
+Build = Callable[[beam.Pipeline], object]
+"""Adds transforms to a pipeline."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One Beam pipeline of a job.
+    """A step of a job: one Beam pipeline, or several that run one after the other.
 
     Attributes:
         name: as shown to the user.
-        build: adds the stage's transforms to a pipeline.
+        pipelines: gives what builds the stage's pipelines; each is asked for when the one before
+            has run, since what it does may follow from what that one wrote.
         is_done: whether all it writes is there already.
         passes: of a stage that goes over the corpus several times; it reports passes.
     """
 
     name: str
-    build: Callable[[beam.Pipeline], object]
+    pipelines: Callable[[], Iterable[Build]]
     is_done: Callable[[], bool]
     passes: int | None = None
+
+
+def _single(
+    name: str, build: Build, is_done: Callable[[], bool], passes: int | None = None
+) -> Stage:
+    """A stage of one pipeline."""
+    return Stage(name, lambda: [build], is_done, passes)
 
 
 @dataclass(frozen=True)
@@ -157,7 +172,7 @@ def tokenize(work: Workspace) -> Stage:
             | "WriteTokens" >> WriteParts(work.tokens, work.tokens_schema, "tokenize")
         )
 
-    return Stage("tokenize", build, work.tokens.is_complete)
+    return _single("tokenize", build, work.tokens.is_complete)
 
 
 def drop_duplicates(work: Workspace) -> Stage:
@@ -166,7 +181,7 @@ def drop_duplicates(work: Workspace) -> Stage:
     def build(pipeline: beam.Pipeline) -> object:
         return pipeline | "DropDuplicateIds" >> DropDuplicateIds(work.tokens, work.dropped)
 
-    return Stage("duplicates", build, work.dropped.is_complete)
+    return _single("duplicates", build, work.dropped.is_complete)
 
 
 def count(work: Workspace) -> Stage:
@@ -176,7 +191,7 @@ def count(work: Workspace) -> Stage:
     def build(pipeline: beam.Pipeline) -> object:
         return pipeline | "CountDocumentFrequency" >> CountDocumentFrequency(source, work.counts)
 
-    return Stage("count", build, work.counts.splits.is_complete)
+    return _single("count", build, work.counts.splits.is_complete)
 
 
 def merge_counts(work: Workspace) -> Stage:
@@ -185,7 +200,7 @@ def merge_counts(work: Workspace) -> Stage:
     def build(pipeline: beam.Pipeline) -> object:
         return pipeline | "MergeCounts" >> MergeCounts(work.counts)
 
-    return Stage("merge", build, work.counts.is_merged)
+    return _single("merge", build, work.counts.is_merged)
 
 
 def fit_vocabulary(work: Workspace) -> Stage:
@@ -198,7 +213,7 @@ def fit_vocabulary(work: Workspace) -> Stage:
         )
 
     vocabulary = storage.join(work.run.model, "vocabulary.parquet")
-    return Stage("vocabulary", build, lambda: storage.exists(vocabulary))
+    return _single("vocabulary", build, lambda: storage.exists(vocabulary))
 
 
 def bag_of_words(work: Workspace) -> Stage:
@@ -214,22 +229,27 @@ def bag_of_words(work: Workspace) -> Stage:
             | "WriteBow" >> WriteParts(work.bow, schemas.BOW, "bow")
         )
 
-    return Stage("bow", build, work.bow.is_complete)
+    return _single("bow", build, work.bow.is_complete)
 
 
 def fit_topics(work: Workspace) -> Stage:
-    """Fit the LDA."""
-    topics = PartFolder(work.run.file("topics"), 1)
-    is_on = "lda" in work.plan.config.features
-
-    files = TopicFiles(work.bow, work.tokens, work.run.model, topics)
-    config = work.plan.config.lda if is_on else None
-
-    def build(pipeline: beam.Pipeline) -> object:
-        return pipeline | "FitTopics" >> FitTopics(files, config)
-
-    passes = work.plan.config.lda.passes if is_on else None
-    return Stage("lda", build, topics.is_complete, passes)
+    """Fit the LDA, in one worker or in a pipeline a pass."""
+    files = TopicFiles(
+        bow=work.bow,
+        tokens=work.tokens,
+        model_dir=work.run.model,
+        topics=PartFolder(work.run.file("topics"), 1),
+        checkpoints=LdaCheckpoints(storage.join(work.run.intermediate, "lda")),
+    )
+    is_done = files.topics.is_complete
+    config = work.plan.config.lda
+    if "lda" not in work.plan.config.features:
+        return _single("lda", lambda pipeline: pipeline | FitTopics(files, None), is_done)
+    if work.plan.lda_execution == "distributed":
+        return Stage("lda", lambda: distributed_fit(files, config), is_done, config.passes)
+    return _single(
+        "lda", lambda pipeline: pipeline | FitTopics(files, config), is_done, config.passes
+    )
 
 
 def encode(work: Workspace) -> Stage:
@@ -247,7 +267,7 @@ def encode(work: Workspace) -> Stage:
             | "WriteEncoded" >> WriteParts(work.encoded, schema, "encode")
         )
 
-    return Stage("encode", build, work.encoded.is_complete)
+    return _single("encode", build, work.encoded.is_complete)
 
 
 def extract(work: Workspace, *, has_topics: bool) -> Stage:
@@ -269,7 +289,7 @@ def extract(work: Workspace, *, has_topics: bool) -> Stage:
         )
         return documents, errors
 
-    return Stage("extract", build, lambda: all(folder.is_complete() for folder in folders))
+    return _single("extract", build, lambda: all(folder.is_complete() for folder in folders))
 
 
 def collect_errors(work: Workspace) -> Stage:
@@ -285,4 +305,4 @@ def collect_errors(work: Workspace) -> Stage:
             | "WriteErrors" >> WriteParts(work.errors, schemas.ERRORS, "errors")
         )
 
-    return Stage("errors", build, work.errors.is_complete)
+    return _single("errors", build, work.errors.is_complete)
