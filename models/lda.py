@@ -351,7 +351,8 @@ def fit(
         state = LdaState.start(config, num_terms)
     elif (state.progress.config, state.progress.num_terms) != (config, num_terms):
         raise ValueError(
-            f"the state is of another fit: {state.progress.config}, {state.progress.num_terms} terms"
+            f"the state is of another fit: {state.progress.config}, "
+            f"{state.progress.num_terms} terms"
         )
     mask = held_out if size.has_held_out else None
     statistics, step = state.progress.begin_pass(), None

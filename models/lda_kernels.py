@@ -26,7 +26,6 @@ from lexbeam.models.compiled import (
     helper,
 )
 from lexbeam.models.lanes import (
-    LANES,
     LARGEST_ROUNDED,
     add_rounded,
     add_rows4,

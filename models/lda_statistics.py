@@ -142,9 +142,7 @@ def variational_weights(
 def vocabulary_blocks(num_terms: int, num_topics: int) -> list[slice]:
     """Ranges of terms whose rows of int64 take less than 1 MB each, or are a single row."""
     rows = max(1, BLOCK_BYTES // (8 * num_topics))
-    return [
-        slice(first, min(first + rows, num_terms)) for first in range(0, num_terms, rows)
-    ]
+    return [slice(first, min(first + rows, num_terms)) for first in range(0, num_terms, rows)]
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,6 @@ from lexbeam.transforms.parts import ReadSplits, WriteParts
 from lexbeam.transforms.tokenize import SplitSource, TokenizeDocuments
 from lexbeam.transforms.topic_files import TopicFiles
 
-
 Build = Callable[[beam.Pipeline], object]
 """Adds transforms to a pipeline."""
 

@@ -75,7 +75,9 @@ class LdaCheckpoints:
         found = {file.path.rsplit("/", 1)[-1] for file in storage.list_tree(self.folder(number))}
         for name in map(_block_name, range(len(blocks))):
             if name not in found:
-                raise ValueError(f"{self._file(number, name)}: the pass is incomplete: no such file")
+                raise ValueError(
+                    f"{self._file(number, name)}: the pass is incomplete: no such file"
+                )
         values = {"state": progress.to_json(), "metrics": asdict(metrics)}
         self._put(self._file(number, _STATE), json_text(values).encode())
         for earlier in self._folders():

@@ -2,7 +2,7 @@
 
 A worker adds up what its splits contribute, and gives the sums on in blocks of the vocabulary; the
 blocks are added up over the workers, and become the checkpoint of the pass, from which the next one
-starts. Sums are whole numbers: the same bits come out of any number of workers, and of `fit_topics`.
+starts. Sums are whole numbers: any number of workers gives the same bits, those of `fit_topics`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from functools import lru_cache
 import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
-from apache_beam.utils.windowed_value import WindowedValue
 from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.windowed_value import WindowedValue
 
 from lexbeam.models import lda
 from lexbeam.models.config import LdaConfig
@@ -100,9 +100,7 @@ class MeasureCorpus(beam.PTransform):  # type: ignore[misc]
 
 
 @lru_cache(maxsize=1)
-def _cached_e_step(
-    checkpoints: LdaCheckpoints, done: lda.FitProgress, evaluate: bool
-) -> lda.EStep:
+def _cached_e_step(checkpoints: LdaCheckpoints, done: lda.FitProgress, evaluate: bool) -> lda.EStep:
     """The topics that a pass starts from, once per process and pass."""
     return checkpoints.load(done).e_step(evaluate=evaluate)
 
@@ -210,6 +208,11 @@ def read_size(files: TopicFiles) -> lda.CorpusSize:
     return lda.CorpusSize(**json.loads(storage.read_bytes(files.size_file)))
 
 
+def _build(transform: beam.PTransform) -> Callable[[beam.Pipeline], object]:
+    """What adds a transform to a pipeline, under its class's name."""
+    return lambda pipeline: pipeline | type(transform).__name__ >> transform
+
+
 def distributed_fit(
     files: TopicFiles, config: LdaConfig
 ) -> Iterator[Callable[[beam.Pipeline], object]]:
@@ -221,7 +224,7 @@ def distributed_fit(
         ValueError: sums could overflow, or a checkpoint is damaged.
     """
     if not storage.exists(files.size_file):
-        yield lambda pipeline: pipeline | "MeasureCorpus" >> MeasureCorpus(files)
+        yield _build(MeasureCorpus(files))
     size, num_terms = read_size(files), files.num_terms()
     num_topics = lda.effective_num_topics(config.num_topics, size.num_documents, num_terms)
     done = None
@@ -231,8 +234,7 @@ def distributed_fit(
         done = files.checkpoints.latest() or lda.FitProgress(config=config, num_terms=num_terms)
         progress.report("lda", done.completed_passes)
         while not done.is_finished:
-            run = RunPass(files, done, has_held_out=size.has_held_out)
-            yield lambda pipeline, run=run: pipeline | "RunPass" >> run
+            yield _build(RunPass(files, done, has_held_out=size.has_held_out))
             done = files.checkpoints.commit_pass(done)
             progress.report("lda", 1)
-    yield lambda pipeline: pipeline | "PublishTopics" >> PublishTopics(files, done)
+    yield _build(PublishTopics(files, done))

@@ -131,9 +131,9 @@ def test_an_unknown_name_in_the_file_is_an_error(tmp_path):
 
 @pytest.mark.parametrize(("text", "size"), [("auto", "auto"), ("16M", 16 << 20), ("100", 100)])
 def test_split_sizes(text, size):
-    assert options.split_size(text) == size
+    assert options.bytes_or_auto(text) == size
 
 
 def test_a_wrong_split_size_is_refused():
     with pytest.raises(argparse.ArgumentTypeError, match="16Q"):
-        options.split_size("16Q")
+        options.bytes_or_auto("16Q")

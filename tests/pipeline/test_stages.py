@@ -44,7 +44,8 @@ def work(tmp_path) -> stages.Workspace:
 
 def proto_of(stage: stages.Stage):
     pipeline = beam.Pipeline(runner="FnApiRunner")
-    stage.build(pipeline)
+    (build,) = stage.pipelines()
+    build(pipeline)
     return pipeline.to_runner_api()
 
 
