@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lexbeam.models import lda_kernels
+from lexbeam.models.config import ConfigError
 from lexbeam.models.lanes import padded_length
 from lexbeam.models.lda_bow import Bow, Int64Array
 
@@ -32,7 +33,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def check_mass(num_tokens: int, num_entries: int, fraction_bits: int) -> None:
-    """Raise ValueError if sums in units of 2^-fraction_bits could leave 64 bits.
+    """Raise ConfigError if sums in units of 2^-fraction_bits could leave 64 bits.
 
     A topic holds at most all tokens, and each entry may have been rounded up by half a unit.
     """
@@ -41,14 +42,11 @@ def check_mass(num_tokens: int, num_entries: int, fraction_bits: int) -> None:
         return (num_tokens << bits) + num_entries < 1 << 63
 
     if not fits(fraction_bits):
-        coarser = next((bits for bits in range(fraction_bits, -1, -1) if fits(bits)), None)
-        advice = f"use --lda_fraction_bits {coarser}"
-        if coarser is None or coarser < MIN_FRACTION_BITS:
-            advice = "split the corpus"
-        raise ValueError(
-            f"a topic of {num_tokens} tokens overflows 64-bit sums at the scale "
-            f"2^-{fraction_bits}: {advice}"
-        )
+        coarser = next((bits for bits in range(fraction_bits, -1, -1) if fits(bits)), 0)
+        enough = coarser >= MIN_FRACTION_BITS
+        advice = f"take {coarser}, a coarser scale" if enough else "split the corpus"
+        reason = f"64 bits cannot hold a topic of {num_tokens:,} tokens in units of 2^-"
+        raise ConfigError("lda_fraction_bits", fraction_bits, f"{reason}{fraction_bits}: {advice}")
 
 
 def _splitmix(state: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

@@ -73,6 +73,16 @@ def write_config(work: Workspace) -> None:
     storage.put_if_absent(path, json_bytes(values))
 
 
+def check_topic_mass(work: Workspace) -> None:
+    """Raise ConfigError where the counted tokens are too many for the LDA's 64-bit sums."""
+    from lexbeam.models.lda_statistics import check_mass
+
+    vocabulary = cached_vocabulary(storage.join(work.model_dir, "vocabulary.parquet"))
+    num_tokens = int(vocabulary.collection_frequency.sum())
+    num_entries = int(vocabulary.document_frequency.sum())
+    check_mass(num_tokens, num_entries, work.plan.config.lda.fraction_bits)
+
+
 def topic_metrics(work: Workspace) -> dict[str, Any]:
     """What the LDA's fit measured; `num_topics` is 0 where there is none."""
     return read_json(storage.join(work.model_dir, "lda", "metrics.json"))

@@ -66,6 +66,8 @@ def _carry_out(work: Workspace, settings: RunSettings, view: ProgressView) -> No
     if command != "transform":
         counting = [stages.count(work), stages.merge_counts(work), stages.fit_vocabulary(work)]
         run_stages(counting, num_documents)
+        if "lda" in work.plan.config.features:
+            corpus_model.check_topic_mass(work)
         corpus_model.write_config(work)
     if command != "fit" and work.plan.encoder and not work.encoded.is_complete():
         # Before any worker needs it.

@@ -38,7 +38,8 @@ def work(tmp_path) -> stages.Workspace:
         splits.Split(index, (splits.Piece(0, index, index + 1),)) for index in range(NUM_SPLITS)
     )
     spec = ModelSpec("m", tmp_path, "f", "bert", 8, 64, "mean", "", "")
-    plan = Plan("run", "", config, splits.Layout(config.input, (source,), pieces), spec, None, {})
+    layout = splits.Layout(config.input, (source,), pieces)
+    plan = Plan("run", "", config, layout, spec, "local", None, {})
     return stages.Workspace(RunDir(str(tmp_path), "r"), plan)
 
 
