@@ -4,7 +4,7 @@ A compiler may not reorder a sum of floats, so it does not vectorise a dot produ
 it were allowed to reorder would come out otherwise on another processor. Here the order is laid
 down: `LANES` partial sums side by side, added up pairwise at the end. Each function takes C arrays
 of one dimension whose length is a multiple of LANES, and checks nothing. Imported by kernels alone:
-numba is heavy.
+numba is heavy. Their caches of compiled code do not notice a change of this file: change them too.
 """
 
 from __future__ import annotations

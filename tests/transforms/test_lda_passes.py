@@ -213,9 +213,7 @@ def test_one_worker_leaves_checkpoints_that_either_way_goes_on_from(
     assert latest.completed_passes == 4
     if then == "local":
         passes: list[int] = []
-        monkeypatch.setattr(
-            fit_topics.progress, "report", lambda _, number: passes.append(number)
-        )
+        monkeypatch.setattr(fit_topics.progress, "report", lambda _, number: passes.append(number))
         run_local(files)
         assert passes == [4, 1, 1]
     else:
