@@ -47,13 +47,15 @@ test-slow: model
 bench: model
 	$(BIN)/python benchmarks/end_to_end.py --input $(INPUT)
 
-# What takes long: counting twenty million distinct terms, and the memory of the text stages up to
-# 400,000 documents. Needs Linux.
+# What takes long: counting twenty million distinct terms, the memory of the text stages up to
+# 400,000 documents, and that of the LDA. Needs Linux.
 CORPORA ?= ../shared/corpora
 soak: $(INSTALLED)
 	$(BIN)/python benchmarks/counting.py --check
 	$(BIN)/python benchmarks/counting.py --compressed --check
 	$(BIN)/python benchmarks/memory.py --check $(addprefix --input ,$(wildcard $(CORPORA)/*.jsonl))
+	$(BIN)/python benchmarks/lda.py --check --runs 1 --parts threads,documents,topics \
+		$(addprefix --input ,$(wildcard $(CORPORA)/*.jsonl))
 
 # Writes requirements.lock anew; needs uv (`pip install uv`).
 lock:

@@ -2,24 +2,26 @@
 
     python benchmarks/lda.py --input corpus.jsonl [--input more.jsonl] [--num_topics 50]
         [--threads 2] [--runs 3] [--min_df 5] [--peers lexbeam,gensim,...]
-        [--parts peers,threads,documents,topics] [--documents 10000 40000] [--json FILE]
+        [--parts peers,threads,documents,topics] [--documents 10000 40000] [--json FILE] [--check]
 
 The inputs, JSON lines with `text` and maybe `title`, are tokenized and counted once by lexbeam;
 every tenth document, by the hash of its text, is held out. Every fit then runs in a process of its
 own, from the same matrix, in whatever form the peer likes best; what is timed is the fit alone,
 after a warm-up on a few documents. Printed are, for each:
 
-- seconds: median of the runs.
+- seconds: median of the runs, each of which has a seed of its own.
 - likelihood: natural logarithm of the probability of a token of the held-out documents, by one
   evaluator for all (document completion: topics of a document from every second of its terms, then
-  the likelihood of the others), with each peer's own p(term | topic).
-- NPMI and diversity: of the ten and 25 likeliest terms of each topic, over all training documents.
+  the likelihood of the others), with each peer's own p(term | topic); mean of the runs.
+- NPMI and diversity: of the ten and 25 likeliest terms of each topic, over all training documents;
+  means of the runs.
 - peak and growth: the most memory that the process had resident, and how much of it the fit added;
   bound: what lexbeam may add to its matrix, (threads + 2) x K x V x 8 bytes and 200 MB.
 
 Peers: gensim `LdaModel` and `LdaMulticore` (10 passes), scikit-learn batch (10 iterations),
 tomotopy (300 iterations), and lexbeam's own variational Bayes. The other parts time lexbeam alone:
 with one thread and with all, with more documents (drawn again from the corpus), with more topics.
+With --check the script fails where a fit of lexbeam adds more than the bound.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import memory
 
@@ -130,60 +132,79 @@ def as_pairs(bow: Bow) -> list[list[tuple[int, int]]]:
     return [pairs[first:last] for first, last in zip(ends[:-1], ends[1:], strict=True)]
 
 
+class Task(NamedTuple):
+    """What is fitted."""
+
+    num_terms: int
+    num_topics: int
+    threads: int
+    seed: int
+
+
 # Each of these prepares the matrix in its peer's own form, and returns what is timed: a function
 # that fits, and gives p(term | topic), (num_topics, num_terms) float64.
 Fit = Callable[[], "Topics"]
 
 
-def lexbeam(bow: Bow, num_terms: int, num_topics: int, threads: int, inference: str) -> Fit:
+def lexbeam(bow: Bow, task: Task, inference: str = "map") -> Fit:
     """lexbeam, with its defaults."""
     from lexbeam.models import lda
     from lexbeam.models.config import LdaConfig
 
-    config = LdaConfig(num_topics=num_topics, inference=inference)
+    config = LdaConfig(num_topics=task.num_topics, inference=inference, seed=task.seed)
 
     def fit() -> Topics:
-        model = lda.fit(bow, num_terms, config, num_threads=threads)
+        model = lda.fit(bow, task.num_terms, config, num_threads=task.threads)
         assert model is not None
         return model.topic_term.T
 
     return fit
 
 
-def gensim(bow: Bow, num_terms: int, num_topics: int, threads: int) -> Fit:
-    """Online variational Bayes: `LdaModel` for one thread, else `LdaMulticore`."""
+def lexbeam_vb(bow: Bow, task: Task) -> Fit:
+    """Variational Bayes by lexbeam."""
+    return lexbeam(bow, task, "vb")
+
+
+def gensim(bow: Bow, task: Task, workers: int = 0) -> Fit:
+    """Online variational Bayes: `LdaModel`, or `LdaMulticore` with workers."""
     from gensim.models import LdaModel, LdaMulticore
 
-    corpus, names = as_pairs(bow), {term: str(term) for term in range(num_terms)}
+    corpus, names = as_pairs(bow), {term: str(term) for term in range(task.num_terms)}
     options = {
-        "num_topics": num_topics,
+        "num_topics": task.num_topics,
         "id2word": names,
         "passes": PASSES,
-        "random_state": 0,
+        "random_state": task.seed,
         "eval_every": None,
     }
 
     def fit() -> Topics:
-        if threads == 1:
-            model = LdaModel(corpus, **options)
+        if workers:
+            model = LdaMulticore(corpus, workers=workers, **options)
         else:
-            model = LdaMulticore(corpus, workers=threads, **options)
+            model = LdaModel(corpus, **options)
         topics: Topics = model.get_topics()
         return topics
 
     return fit
 
 
-def scikit_learn(bow: Bow, num_terms: int, num_topics: int) -> Fit:
+def gensim_multicore(bow: Bow, task: Task) -> Fit:
+    """The same on several processes."""
+    return gensim(bow, task, task.threads)
+
+
+def scikit_learn(bow: Bow, task: Task) -> Fit:
     """Batch variational Bayes; one process."""
     from scipy.sparse import csr_matrix
     from sklearn.decomposition import LatentDirichletAllocation
 
-    matrix = csr_matrix((bow.counts, bow.term_ids, bow.indptr), (len(bow), num_terms))
+    matrix = csr_matrix((bow.counts, bow.term_ids, bow.indptr), (len(bow), task.num_terms))
 
     def fit() -> Topics:
         model = LatentDirichletAllocation(
-            num_topics, learning_method="batch", max_iter=PASSES, random_state=0
+            task.num_topics, learning_method="batch", max_iter=PASSES, random_state=task.seed
         ).fit(matrix)
         topics: Topics = model.components_ / model.components_.sum(axis=1, keepdims=True)
         return topics
@@ -191,25 +212,25 @@ def scikit_learn(bow: Bow, num_terms: int, num_topics: int) -> Fit:
     return fit
 
 
-def tomotopy(bow: Bow, num_terms: int, num_topics: int, threads: int) -> Fit:
+def tomotopy(bow: Bow, task: Task) -> Fit:
     """Collapsed Gibbs sampling."""
     import numpy as np
     import tomotopy as tp
 
-    model = tp.LDAModel(k=num_topics, seed=1)
+    model = tp.LDAModel(k=task.num_topics, seed=task.seed + 1)
     ends = bow.indptr.tolist()
-    names = np.array([str(term) for term in range(num_terms)])
+    names = np.array([str(term) for term in range(task.num_terms)])
     for first, last in zip(ends[:-1], ends[1:], strict=True):
         words = np.repeat(names[bow.term_ids[first:last]], bow.counts[first:last]).tolist()
         if words:
             model.add_doc(words)
 
     def fit() -> Topics:
-        model.train(GIBBS_ITERATIONS, workers=threads)
+        model.train(GIBBS_ITERATIONS, workers=task.threads)
         # A term of held-out documents alone has no count there: as likely as the prior says.
         found = np.array([int(name) for name in model.used_vocabs])
-        topics = np.zeros((num_topics, num_terms))
-        for topic in range(num_topics):
+        topics = np.zeros((task.num_topics, task.num_terms))
+        for topic in range(task.num_topics):
             topics[topic, found] = model.get_topic_word_dist(topic)
         topics[topics == 0] = topics[topics > 0].min()
         return topics / topics.sum(axis=1, keepdims=True)
@@ -217,27 +238,26 @@ def tomotopy(bow: Bow, num_terms: int, num_topics: int, threads: int) -> Fit:
     return fit
 
 
-PEERS: dict[str, Callable[[Bow, int, int, int], Fit]] = {
-    "lexbeam": lambda bow, terms, topics, threads: lexbeam(bow, terms, topics, threads, "map"),
-    "lexbeam_vb": lambda bow, terms, topics, threads: lexbeam(bow, terms, topics, threads, "vb"),
-    "gensim": lambda bow, terms, topics, threads: gensim(bow, terms, topics, 1),
-    "gensim_multicore": gensim,
-    "scikit_learn": lambda bow, terms, topics, threads: scikit_learn(bow, terms, topics),
-    "tomotopy": tomotopy,
+PEERS: dict[str, Callable[[Bow, Task], Fit]] = {
+    function.__name__: function
+    for function in (lexbeam, lexbeam_vb, gensim, gensim_multicore, scikit_learn, tomotopy)
 }
 
 
-def fit_peer(folder: Path, name: str, num_topics: int, threads: int, documents: int) -> Any:
+def fit_peer(
+    folder: Path, name: str, num_topics: int, threads: int, seed: int, documents: int
+) -> Any:
     """Fit one peer, write its topics; `documents`, if not 0, are drawn from the matrix."""
     import numpy as np
 
     num_terms = len(json.loads((folder / "terms.json").read_text(encoding="utf-8")))
+    task = Task(num_terms, num_topics, threads, seed)
     bow = load(folder / "train.npz")
     few = rows_of(bow, np.arange(min(50, len(bow))))
-    PEERS[name](few, num_terms, min(num_topics, 5), threads)()
+    PEERS[name](few, task._replace(num_topics=min(num_topics, 5)))()
     if documents:
         bow = rows_of(bow, np.random.default_rng(0).integers(0, len(bow), documents))
-    fit = PEERS[name](bow, num_terms, num_topics, threads)
+    fit = PEERS[name](bow, task)
     before, began = memory.own_peak(), time.perf_counter()
     topics = fit()
     seconds = time.perf_counter() - began
@@ -293,19 +313,35 @@ def run_child(*arguments: object) -> tuple[dict[str, Any], int]:
 
 
 def measure(
-    folder: Path, name: str, num_topics: int, threads: int, runs: int, documents: int = 0
+    options: argparse.Namespace,
+    folder: Path,
+    name: str,
+    task: tuple[int, int, int],
+    quality: bool = False,
 ) -> dict[str, Any]:
-    """Median seconds, greatest peak and growth of the fits of one peer."""
-    found = [run_child("fit", folder, name, num_topics, threads, documents) for _ in range(runs)]
-    return {
+    """Median seconds, greatest peak and growth of a peer's fits, and maybe the mean quality."""
+    num_topics, threads, documents = task
+    fits, peaks, qualities = [], [], []
+    for seed in range(options.runs):
+        said, peak = run_child("fit", folder, name, num_topics, threads, seed, documents)
+        fits.append(said)
+        peaks.append(peak)
+        if quality:
+            qualities.append(run_child("evaluate", folder, name)[0])
+    measured = {
         "peer": name,
         "num_topics": num_topics,
         "threads": threads,
         "documents": documents,
-        "seconds": statistics.median(said["seconds"] for said, _ in found),
-        "growth": max(said["growth"] for said, _ in found),
-        "peak": max(peak for _, peak in found),
+        "seconds": statistics.median(said["seconds"] for said in fits),
+        "growth": max(said["growth"] for said in fits),
+        "peak": max(peaks),
     }
+    for figure in qualities[0] if qualities else ():
+        values = [found[figure] for found in qualities]
+        measured[figure] = statistics.mean(values)
+        measured[f"{figure}_of_runs"] = values
+    return measured
 
 
 PEERS_HEADER = (
@@ -314,14 +350,19 @@ PEERS_HEADER = (
 SCALING_HEADER = "part        topics  threads  documents  seconds   ratio  growth MiB"
 
 
+def bound_of(terms: int, num_topics: int, threads: int) -> int:
+    """Bytes that lexbeam may add to its matrix."""
+    return (threads + 2) * num_topics * terms * 8 + 200 * _MIB
+
+
 def compare(options: argparse.Namespace, folder: Path, corpus: dict[str, Any]) -> Iterator[Any]:
     """A line for each peer; the ratio is its time over lexbeam's."""
-    bound = (options.threads + 2) * options.num_topics * corpus["terms"] * 8 / _MIB + 200
-    print(f"lexbeam may add {bound:,.0f} MiB to its matrix\n{PEERS_HEADER}")
+    bound = bound_of(corpus["terms"], options.num_topics, options.threads)
+    print(f"lexbeam may add {bound / _MIB:,.0f} MiB to its matrix\n{PEERS_HEADER}")
     own = None
     for name in options.peers:
-        entry = measure(folder, name, options.num_topics, options.threads, options.runs)
-        entry |= run_child("evaluate", folder, name)[0]
+        task = (options.num_topics, options.threads, 0)
+        entry = measure(options, folder, name, task, quality=True)
         own = own or entry["seconds"]
         print(
             f"{name:<16} {entry['seconds']:>8.2f} {entry['seconds'] / own:>7.1f} "
@@ -345,7 +386,8 @@ def scale(options: argparse.Namespace, folder: Path) -> Iterator[Any]:
     for part in (part for part in cases if part in options.parts):
         first = None
         for num_topics, num_threads, documents in cases[part]:
-            entry = measure(folder, "lexbeam", num_topics, num_threads, options.runs, documents)
+            task = (num_topics, num_threads, documents)
+            entry = measure(options, folder, "lexbeam", task)
             first = first or entry["seconds"]
             print(
                 f"{part:<11} {num_topics:>6} {num_threads:>8} {documents:>10,} "
@@ -380,7 +422,19 @@ def parser_of() -> argparse.ArgumentParser:
     parser.add_argument("--peers", type=lambda text: comma_list(text, peers), default=[*peers])
     parser.add_argument("--parts", type=lambda text: comma_list(text, parts), default=[*parts])
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--check", action="store_true", help="fail where lexbeam takes too much")
     return parser
+
+
+def too_large(figures: Sequence[dict[str, Any]], terms: int) -> list[str]:
+    """What fits of lexbeam added more than they may."""
+    return [
+        f"{entry['num_topics']} topics, {entry['threads']} threads: "
+        f"{entry['growth'] / _MIB:,.0f} MiB added"
+        for entry in figures
+        if entry["peer"] == "lexbeam"
+        and entry["growth"] > bound_of(terms, entry["num_topics"], entry["threads"])
+    ]
 
 
 def main() -> None:
@@ -405,6 +459,9 @@ def main() -> None:
     if options.json is not None:
         text = json.dumps({"corpus": corpus, "figures": figures}, indent=2)
         options.json.write_text(text + "\n", encoding="utf-8")
+    problems = too_large(figures, corpus["terms"])
+    if options.check and problems:
+        sys.exit("too much memory: " + "; ".join(problems))
 
 
 if __name__ == "__main__":

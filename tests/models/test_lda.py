@@ -63,7 +63,7 @@ def reference_fit(counts: npt.NDArray[np.int64], config: LdaConfig) -> Floats:
     for number in range(config.passes):
         eta, alpha = config.topic_word_prior, config.doc_topic_prior
         phi = (sums + eta) / (sums.sum(axis=0) + num_terms * eta)
-        iterations = 6 if number >= config.passes - math.ceil(config.passes / 10) else 3
+        iterations = 6 if number == config.passes - 1 else 3
         theta = np.full((len(counts), num_topics), 1.0 / num_topics)
         for _ in range(iterations - 1):
             expected = theta * ((counts / (theta @ phi.T)) @ phi)
