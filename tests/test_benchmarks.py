@@ -1,4 +1,4 @@
-"""The benchmarks' scripts start, and the corpora of the one of memory are what it says."""
+"""The benchmarks' scripts start, and what they measure is what they say."""
 
 from __future__ import annotations
 
@@ -100,3 +100,29 @@ def test_growth_is_the_last_size_over_the_first(memory):
     assert (growth.peak, growth.seconds) == (pytest.approx(1.1), pytest.approx(1.5))
     assert "NOT FLAT" in memory.growth_line(growth)
     assert memory.growths([entry(10, 100, 1.0)]) == []
+
+
+@pytest.mark.slow
+def test_topics_are_compared_on_one_matrix(shared_corpora, tmp_path):
+    report = tmp_path / "figures.json"
+    result = subprocess.run(
+        [
+            *(sys.executable, ROOT / "benchmarks" / "lda.py", "--check", "--json", report),
+            *("--input", shared_corpora / "zh_csl_dev.jsonl", "--num_topics", "8", "--runs", "1"),
+            *("--min_df", "2", "--parts", "peers,threads", "--documents", "300", "600"),
+            *("--peers", "lexbeam,scikit_learn,tomotopy"),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    found = json.loads(report.read_text(encoding="utf-8"))
+    peers = {entry["peer"]: entry for entry in found["figures"] if "npmi" in entry}
+    assert list(peers) == ["lexbeam", "scikit_learn", "tomotopy"]
+    # The likelihood of a token: all peers beat guessing, and none is far from the others.
+    for entry in peers.values():
+        assert -8.5 < entry["likelihood"] < -6.0
+        assert 0.1 < entry["diversity"] <= 1.0
+        assert -1.0 < entry["npmi"] < 1.0
+    assert [entry["threads"] for entry in found["figures"][3:]] == [1, 2]
+    assert "more held out" in result.stdout
