@@ -11,8 +11,8 @@ from lexbeam.pipeline.options import JobConfig, RunSettings
 from lexbeam.transforms import splits
 from lexbeam.transforms.threads import kernel_threads
 
-# The bag of words takes eight bytes for each distinct term of a document: measured, 0.3 to 0.4 bytes
-# a byte of JSON in UTF-8, English or Chinese; GB 18030 has two bytes where that has three.
+# The bag of words takes eight bytes for each distinct term of a document: measured, 0.3 to 0.4
+# bytes a byte of JSON in UTF-8, English or Chinese; GB 18030 has two bytes where that has three.
 _BOW_BYTES_PER_TEXT_BYTE = 0.6
 # Text in a compressed file is taken to be so much larger.
 _COMPRESSION_RATIO = 4
