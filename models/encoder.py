@@ -6,11 +6,13 @@ tokens (with mean pooling: the mean over every token of every window), divided b
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -22,18 +24,33 @@ from lexbeam.models.encoder_backend import check_capacity, check_encoder_config
 from lexbeam.models.encoder_batches import pad_batch, plan_batches
 from lexbeam.models.encoder_output import EncodedDocument, encoded_batch
 from lexbeam.models.encoder_spec import ModelSpec
+from lexbeam.models.encoder_stats import EncoderStats, Watch
 from lexbeam.models.encoder_windows import TextTokenizer, TokenizedText, Window, make_windows
 from lexbeam.models.failures import error_text, is_processing_error
 
 __all__ = ["Encoder", "EncoderStats", "cached_encoder", "num_encoder_loads", "prepare_encoder"]
 
+# Texts are tokenized in pieces of this many characters: the tokenizer's own records of a token
+# take a hundred times its memory here.
+TOKENIZE_CHARACTERS = 500_000
+
 Float32Array = npt.NDArray[np.float32]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_logger = logging.getLogger(__name__)
+
 
 class Forward(Protocol):
-    """A backend: one padded batch to pooled vectors and received attention."""
+    """A backend: one padded batch to pooled vectors and received attention.
+
+    Attributes:
+        num_slots: batches that may be in the model at the same time, each on its own thread.
+        pads: whether it works on the padding of a batch, too.
+    """
+
+    num_slots: int
+    pads: bool
 
     def __call__(
         self, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64]
@@ -44,49 +61,21 @@ class Forward(Protocol):
         """Whether the error says that the batch did not fit."""
 
 
-@dataclass
-class EncoderStats:
-    """What an encoder has done so far.
-
-    Attributes:
-        documents: texts it was given.
-        windows: windows that went through the model.
-        real_tokens: their tokens, special tokens and prefix included.
-        padded_tokens: tokens of the batches, padding included.
-        tokenize_seconds: spent on tokens and windows.
-        forward_seconds: spent in the model.
-        seconds: spent in all.
-    """
-
-    documents: int = 0
-    windows: int = 0
-    real_tokens: int = 0
-    padded_tokens: int = 0
-    tokenize_seconds: float = 0.0
-    forward_seconds: float = 0.0
-    seconds: float = 0.0
-
-    @property
-    def padding_ratio(self) -> float:
-        """(real + padding) / real tokens; 1.0 before the first batch."""
-        return self.padded_tokens / self.real_tokens if self.real_tokens else 1.0
-
-
 class Encoder:
     """A model that is loaded once and encodes documents; safe to call from several threads.
+
+    A call tokenizes its texts while the batches of another are in the model: two calls at a
+    time keep it busy.
 
     Args:
         spec: the model, as `catalogue.resolve_model` describes it.
         config: as `encoder_backend.resolve_backend` returns it, without `auto`.
-        num_threads: of the forward pass.
+        num_threads: of the forward passes, and of the tokenizer.
 
     Raises:
         ConfigError: if the configuration does not fit the model.
         ModelError: if the model cannot be loaded.
         ValueError: if the configuration still holds `auto`.
-
-    Attributes:
-        stats: counts and times since the start.
     """
 
     def __init__(self, spec: ModelSpec, config: EncoderConfig, num_threads: int = 1) -> None:
@@ -98,12 +87,32 @@ class Encoder:
         self.spec = spec
         self.config = config
         self.num_threads = num_threads
-        self.stats = EncoderStats()
-        self._lock = threading.Lock()
         self._tokenizer = TextTokenizer(spec)
         check_capacity(spec, config, self._tokenizer.capacity(config.max_seq_length))
         self._budget = config.max_batch_tokens or config.max_seq_length
         self._forward = _load_forward(spec, config, num_threads)
+        self._slots = threading.BoundedSemaphore(self._forward.num_slots)
+        # One thread more than slots: it pads the next batch while the others are in the model.
+        self._pool = ThreadPoolExecutor(self._forward.num_slots + 1, "encoder")
+        self._stats = EncoderStats(num_slots=self._forward.num_slots)
+        self._stats_lock = threading.Lock()
+        self._watch = Watch()
+        _logger.info("%s", self.description())
+
+    def description(self) -> str:
+        """A line for people: the model, where it runs, and on how many threads."""
+        config, forward = self.config, self._forward
+        return (
+            f"encoder {self.spec.name}: {config.backend} {config.dtype} on {config.device}, "
+            f"{self.num_threads} threads, {forward.num_slots} batches of up to "
+            f"{self._budget} tokens at a time, {'padded' if forward.pads else 'unpadded'}"
+        )
+
+    @property
+    def stats(self) -> EncoderStats:
+        """Counts and times since the start; a copy."""
+        with self._stats_lock:
+            return replace(self._stats, seconds=self._watch.seconds)
 
     def encode(self, contents: Sequence[str | None]) -> pa.RecordBatch:
         """Encode documents; one row each, in order, by `schemas.encoded_schema`.
@@ -112,19 +121,30 @@ class Encoder:
         a row with error_type and error_message; its neighbours are not affected. Raises what
         the model raises where even an empty text fails, or one window does not fit in memory.
         """
-        with self._lock:
+        return self.encode_counted(contents)[0]
+
+    def encode_counted(self, contents: Sequence[str | None]) -> tuple[pa.RecordBatch, EncoderStats]:
+        """As `encode`, with the counts and times of this call."""
+        with self._watch.running():
+            stats = EncoderStats(num_slots=self._forward.num_slots)
             started = time.perf_counter()
             texts = {row: text for row, text in enumerate(contents) if text is not None}
             errors: dict[int, str] = {}
             tokens = self._tokenize(texts, errors)
             windows = self._cut(texts, tokens)
-            self.stats.tokenize_seconds += time.perf_counter() - started
-            results = self._run(windows, errors)
+            stats.tokenize_seconds = time.perf_counter() - started
+            results = self._run(windows, errors, stats)
             documents = self._gather(texts, tokens, windows, results, errors)
-            self.stats.documents += len(texts)
-            self.stats.seconds += time.perf_counter() - started
-        rows = [documents.get(row) for row in range(len(contents))]
-        return encoded_batch(rows, self.spec.dimensions)
+            stats.documents = len(texts)
+            stats.seconds = time.perf_counter() - started
+            rows = [documents.get(row) for row in range(len(contents))]
+            batch = encoded_batch(rows, self.spec.dimensions)
+        self._add(stats)
+        return batch, stats
+
+    def _add(self, stats: EncoderStats) -> None:
+        with self._stats_lock:
+            self._stats.add(stats)
 
     def _tokenize(self, texts: dict[int, str], errors: dict[int, str]) -> dict[int, TokenizedText]:
         def tokenize(rows: list[int]) -> list[TokenizedText]:
@@ -133,7 +153,10 @@ class Encoder:
         def fail(row: int, error: BaseException) -> None:
             errors[row] = error_text(error)
 
-        return run_bisecting(list(texts), tokenize, fail)
+        tokens: dict[int, TokenizedText] = {}
+        for rows in _pieces(texts):
+            tokens |= run_bisecting(rows, tokenize, fail)
+        return tokens
 
     def _cut(self, texts: dict[int, str], tokens: dict[int, TokenizedText]) -> list[Window]:
         """Windows of all documents, in order."""
@@ -147,33 +170,43 @@ class Encoder:
         return windows
 
     def _run(
-        self, windows: list[Window], errors: dict[int, str]
+        self, windows: list[Window], errors: dict[int, str], stats: EncoderStats
     ) -> dict[int, tuple[Float32Array, Float32Array]]:
         """Pooled vector and received attention of each window, by its index."""
 
         def forward(indices: list[int]) -> list[tuple[Float32Array, Float32Array]]:
-            return self._forward_batch([windows[index] for index in indices])
+            return self._forward_batch([windows[index] for index in indices], stats)
 
         def fail(index: int, error: BaseException) -> None:
             if self._forward.is_out_of_memory(error) or not self._is_sound():
                 raise error
             errors[windows[index].document] = error_text(error)
 
+        def run(batch: list[int]) -> dict[int, tuple[Float32Array, Float32Array]]:
+            return run_bisecting(batch, forward, fail)
+
         lengths = np.array([len(window.ids) for window in windows], dtype=np.int64)
+        batches = [batch.tolist() for batch in plan_batches(lengths, self._budget)]
         results: dict[int, tuple[Float32Array, Float32Array]] = {}
-        for batch in plan_batches(lengths, self._budget):
-            results |= run_bisecting(batch.tolist(), forward, fail)
+        # `map` cancels what has not begun when a batch raises.
+        for result in self._pool.map(run, batches):
+            results |= result
         return results
 
-    def _forward_batch(self, windows: list[Window]) -> list[tuple[Float32Array, Float32Array]]:
-        started = time.perf_counter()
+    def _forward_batch(
+        self, windows: list[Window], stats: EncoderStats
+    ) -> list[tuple[Float32Array, Float32Array]]:
         ids, mask = pad_batch([window.ids for window in windows], self._tokenizer.pad_id)
-        pooled, received = self._forward(ids, mask)
-        stats = self.stats
-        stats.windows += len(windows)
-        stats.real_tokens += int(mask.sum())
-        stats.padded_tokens += mask.size
-        stats.forward_seconds += time.perf_counter() - started
+        real = int(mask.sum())
+        with self._slots:
+            started = time.perf_counter()
+            pooled, received = self._forward(ids, mask)
+            seconds = time.perf_counter() - started
+        with self._stats_lock:
+            stats.windows += len(windows)
+            stats.real_tokens += real
+            stats.padded_tokens += mask.size if self._forward.pads else real
+            stats.model_seconds += seconds
         slices = [
             received[row, window.lead : window.lead + len(window.starts)]
             for row, window in enumerate(windows)
@@ -185,7 +218,8 @@ class Encoder:
         ids = np.concatenate([self._tokenizer.opening, self._tokenizer.closing])
         batch = pad_batch([ids], self._tokenizer.pad_id)
         try:
-            pooled, _ = self._forward(*batch)
+            with self._slots:
+                pooled, _ = self._forward(*batch)
         except Exception:  # whatever it is, the caller raises the error that came first
             return False
         return bool(np.isfinite(pooled).all())
@@ -223,6 +257,20 @@ class Encoder:
                 attention=np.concatenate([results[index][1] for index in indices]),
             )
         return documents
+
+
+def _pieces(texts: dict[int, str]) -> Iterator[list[int]]:
+    """Rows in order, in pieces of about TOKENIZE_CHARACTERS."""
+    piece: list[int] = []
+    characters = 0
+    for row, text in texts.items():
+        piece.append(row)
+        characters += len(text)
+        if characters >= TOKENIZE_CHARACTERS:
+            yield piece
+            piece, characters = [], 0
+    if piece:
+        yield piece
 
 
 def combine_windows(vectors: Float32Array, weights: npt.NDArray[np.integer]) -> Float32Array | None:

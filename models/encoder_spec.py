@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Families whose attention the encoder knows, by `model_type`, and how many rows of the
-# position table come before the first token's.
+# Families whose attention the encoder knows, by `model_type`.
 FAMILIES = ("bert", "roberta", "xlm-roberta", "mpnet", "distilbert")
+ROBERTA_FAMILIES = ("roberta", "xlm-roberta")  # positions are counted from the pad id on
 POOLINGS = ("mean", "cls")
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -193,10 +193,7 @@ def _integer(config: dict[str, Any], keys: Iterable[str], directory: Path) -> in
 
 def _max_positions(config: dict[str, Any], model_type: str, directory: Path) -> int:
     rows = _integer(config, ("max_position_embeddings",), directory)
-    if model_type in (
-        "roberta",
-        "xlm-roberta",
-    ):  # positions are counted from the pad id on
+    if model_type in ROBERTA_FAMILIES:
         return rows - int(config.get("pad_token_id", 1)) - 1
     if model_type == "mpnet":
         return rows - 2

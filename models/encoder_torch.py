@@ -8,16 +8,19 @@ of that layer as it runs, so that attention itself stays on its fast path everyw
 from __future__ import annotations
 
 import contextlib
+import threading
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
-from lexbeam.models.encoder_spec import ModelError, ModelSpec, damaged
+from lexbeam.models import encoder_packed
+from lexbeam.models.encoder_packed import Packing
+from lexbeam.models.encoder_spec import ROBERTA_FAMILIES, ModelError, ModelSpec, damaged
 
 if TYPE_CHECKING:
     from lexbeam.models.config import EncoderConfig
@@ -41,14 +44,16 @@ class PooledEncoder(nn.Module):
         self.model = model
         self.model_type = model_type
         self.pooling = pooling
-        self.projected: dict[str, torch.Tensor] = {}
+        # Of this thread: batches may go through the module side by side.
+        self.projected = threading.local()
         query, key, self.num_heads = _last_projections(model, model_type)
+        self.num_layers = int(cast(Any, model).config.num_hidden_layers)
         query.register_forward_hook(self._keep("query"))
         key.register_forward_hook(self._keep("key"))
 
     def _keep(self, name: str) -> Any:
         def hook(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
-            self.projected[name] = output
+            setattr(self.projected, name, output)
 
         return hook
 
@@ -59,17 +64,37 @@ class PooledEncoder(nn.Module):
         outputs = self.model(input_ids=input_ids, attention_mask=attention_mask)
         hidden = outputs.last_hidden_state
         mask = attention_mask.to(torch.float32)
-        received = self._received(hidden, mask)
-        if self.pooling == "cls":
-            return hidden[:, 0].to(torch.float32), received
-        weights = mask / mask.sum(dim=1, keepdim=True)
-        pooled = torch.matmul(weights.unsqueeze(1), hidden.to(torch.float32)).squeeze(1)
-        return pooled, received
+        query, key = self._heads(self.projected.query), self._heads(self.projected.key)
+        return self._pool(hidden, mask), self._received(query, key, hidden, mask)
 
-    def _received(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Column sums of the last layer's attention over heads and real query tokens."""
-        query = self._heads(self.projected.pop("query"))
-        key = self._heads(self.projected.pop("key"))
+    def forward_packed(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, packing: Packing
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `forward`, without a forward pass over padding; see `encoder_packed`.
+
+        The model must have been loaded with packed attention.
+        """
+        ids = input_ids.reshape(-1)[packing.rows][None]
+        positions = packing.positions + _first_position(self.model, self.model_type)
+        outputs = self.model(input_ids=ids, position_ids=positions, packing=packing)
+        hidden = packing.unpack(outputs.last_hidden_state[0])
+        mask = attention_mask.to(torch.float32)
+        query, key = (packing.unpack(tensor).transpose(0, 1) for tensor in packing.projected)
+        return self._pool(hidden, mask), self._received(query, key, hidden, mask)
+
+    def _pool(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        if self.pooling == "cls":
+            return hidden[:, 0].to(torch.float32)
+        weights = mask / mask.sum(dim=1, keepdim=True)
+        return torch.matmul(weights.unsqueeze(1), hidden.to(torch.float32)).squeeze(1)
+
+    def _received(
+        self, query: torch.Tensor, key: torch.Tensor, hidden: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
+        """Column sums of the last layer's attention over heads and real query tokens.
+
+        query, key: (n, heads, length, d).
+        """
         scores = torch.matmul(query, key.transpose(-1, -2)).to(torch.float32)
         scores = scores * (query.shape[-1] ** -0.5)
         if self.model_type == "mpnet":
@@ -84,6 +109,11 @@ class PooledEncoder(nn.Module):
         """(n, length, heads x d) to (n, heads, length, d)."""
         size, length, _ = projected.shape
         return projected.reshape(size, length, self.num_heads, -1).transpose(1, 2)
+
+
+def _first_position(model: Any, model_type: str) -> int:
+    """Row of the position table that belongs to the first token of a text."""
+    return int(model.config.pad_token_id) + 1 if model_type in ROBERTA_FAMILIES else 0
 
 
 def _last_projections(model: Any, model_type: str) -> tuple[nn.Module, nn.Module, int]:
@@ -115,9 +145,13 @@ def quiet_transformers() -> Iterator[None]:
         logging.enable_progress_bar()
 
 
-def load_module(spec: ModelSpec, dtype: str = "float32", pooling: str = "mean") -> PooledEncoder:
+def load_module(
+    spec: ModelSpec, dtype: str = "float32", pooling: str = "mean", *, packed: bool = False
+) -> PooledEncoder:
     """Load a model's weights; nothing of its directory is executed.
 
+    packed: for `forward_packed`, and for nothing else. In float32 the weights are the pages of
+    their file, which the processes of a host share.
     Raises ModelError naming the directory if weights are damaged or missing.
     """
     from transformers import AutoModel
@@ -125,6 +159,9 @@ def load_module(spec: ModelSpec, dtype: str = "float32", pooling: str = "mean") 
     options: dict[str, Any] = (
         {} if spec.model_type == "distilbert" else {"add_pooling_layer": False}
     )
+    if packed:
+        encoder_packed.register()
+        options["attn_implementation"] = encoder_packed.ATTENTION
     with quiet_transformers():
         try:
             model, report = AutoModel.from_pretrained(
@@ -146,28 +183,48 @@ def load_module(spec: ModelSpec, dtype: str = "float32", pooling: str = "mean") 
 
 
 class TorchForward:
-    """Runs batches through torch on the CPU or a CUDA device.
+    """Runs batches through torch on the CPU or a CUDA device, packed where the family allows.
+
+    On the CPU each thread works on a batch of its own; a CUDA device on one at a time.
 
     Raises ModelError if the weights cannot be loaded, and where the configuration asks for a
     device that this machine lacks.
+
+    Attributes:
+        num_slots: batches that may be in the model at the same time.
+        pads: whether it works on padding, too.
     """
 
     def __init__(self, spec: ModelSpec, config: EncoderConfig, num_threads: int) -> None:
         if config.device == "cuda" and not torch.cuda.is_available():
             raise ModelError(f"model {spec.name}: the run is set to cuda; this machine has none")
-        torch.set_num_threads(num_threads)
         self.device = torch.device(config.device)
-        module = load_module(spec, config.dtype, config.pooling)
+        on_cpu = config.device == "cpu"
+        torch.set_num_threads(1 if on_cpu else num_threads)
+        self.num_slots = num_threads if on_cpu else 1
+        self._has_kernel = encoder_packed.has_varlen_kernel(self.device, _DTYPES[config.dtype])
+        # Without the kernel, one call for each text would keep a GPU waiting.
+        packs = spec.model_type in encoder_packed.PACKED_FAMILIES
+        self.pads = not (packs and (on_cpu or self._has_kernel))
+        module = load_module(spec, config.dtype, config.pooling, packed=not self.pads)
         self.module = module.to(self.device)
+        self._last_layer = module.num_layers - 1
 
     def __call__(
         self, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64]
     ) -> tuple[Array, Array]:
         """(n, length) ids and mask to pooled (n, d) and received attention (n, length)."""
         with torch.inference_mode():
-            pooled, received = self.module(
-                torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device)
+            input_ids, attention_mask = (
+                torch.from_numpy(array).to(self.device) for array in (ids, mask)
             )
+            if self.pads:
+                pooled, received = self.module(input_ids, attention_mask)
+            else:
+                packing = encoder_packed.pack(
+                    mask, self.device, self._last_layer, has_kernel=self._has_kernel
+                )
+                pooled, received = self.module.forward_packed(input_ids, attention_mask, packing)
             return pooled.cpu().numpy(), received.cpu().numpy()
 
     def is_out_of_memory(self, error: BaseException) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Iterator
 
 import apache_beam as beam
@@ -10,16 +12,20 @@ from apache_beam.metrics import Metrics
 
 from lexbeam.models import schemas
 from lexbeam.models.config import EncoderConfig
-from lexbeam.models.encoder import EncoderStats, cached_encoder
+from lexbeam.models.encoder import EncoderStats, cached_encoder, num_encoder_loads
 from lexbeam.models.encoder_spec import ModelSpec
 from lexbeam.transforms import blocks
-from lexbeam.transforms.threads import kernel_threads
+from lexbeam.transforms.threads import OrderedThreads, kernel_threads
 
 # Documents are sorted by length inside this buffer: large enough for batches of like lengths,
 # small enough to hold. It is cut by rows and characters of one split alone, so that batches do
 # not depend on blocks, workers or neighbours.
-BUFFER_ROWS = 512
-BUFFER_CHARACTERS = 8_000_000
+BUFFER_ROWS = 2_048
+BUFFER_CHARACTERS = 2_000_000
+# Buffers that are encoded at a time: one is tokenized while the other is in the model.
+BUFFERS_AT_A_TIME = 2
+
+_logger = logging.getLogger(__name__)
 
 
 class EncodeDoFn(beam.DoFn):  # type: ignore[misc]
@@ -30,22 +36,31 @@ class EncodeDoFn(beam.DoFn):  # type: ignore[misc]
         self._config = config
         self._contents: list[str | None] = []
         self._characters = 0
-        self._statistics: dict[str, int] = {}
+        self._statistics: Counter[str] = Counter()
         self._schema = schemas.encoded_part_schema(spec.dimensions)
+        self._loads = Metrics.counter("EncodeDocuments", "models-loaded")
         self._documents = Metrics.counter("EncodeDocuments", "documents-in")
         self._failed = Metrics.counter("EncodeDocuments", "documents-failed")
 
     def setup(self) -> None:
+        loaded = num_encoder_loads()
         self._encoder = cached_encoder(self._spec, self._config, kernel_threads())
+        self._num_loads = num_encoder_loads() - loaded
+        self._threads = OrderedThreads(self._encoder.encode_counted, BUFFERS_AT_A_TIME)
 
     def start_bundle(self) -> None:
+        # Counters belong to a bundle, and `setup` to none.
+        self._loads.inc(self._num_loads)
+        self._num_loads = 0
         self._clear()
 
     def process(self, block: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         split = blocks.split_of(block)
         if blocks.is_last(block):
             yield from self._flush(split)
-            yield blocks.last_block(self._schema, split, self._statistics)
+            for encoded in self._threads.rest():
+                yield self._output(encoded, split)
+            yield blocks.last_block(self._schema, split, dict(self._statistics))
             self._clear()
             return
         dropped = block["dropped"].to_pylist()
@@ -55,25 +70,32 @@ class EncodeDoFn(beam.DoFn):  # type: ignore[misc]
             if len(self._contents) >= BUFFER_ROWS or self._characters >= BUFFER_CHARACTERS:
                 yield from self._flush(split)
 
+    def teardown(self) -> None:
+        self._threads.close()
+        stats = self._encoder.stats
+        if stats.seconds:
+            _logger.info(
+                "encoder: %d tokens/s, padding ratio %.3f, waited %.1f %% of the time",
+                stats.real_tokens / stats.seconds, stats.padding_ratio, 100 * stats.wait_share,
+            )  # fmt: skip
+
     def _flush(self, split: int) -> Iterator[pa.RecordBatch]:
-        if not self._contents:
-            return
-        before = _counts_of(self._encoder.stats)
-        encoded = self._encoder.encode(self._contents)
-        for name, value in _counts_of(self._encoder.stats).items():
-            self._statistics[name] = self._statistics.get(name, 0) + value - before[name]
-        self._documents.inc(encoded.num_rows)
-        self._failed.inc(encoded.num_rows - encoded["error_type"].null_count)
-        self._contents, self._characters = [], 0
-        yield blocks.of_split(encoded.cast(self._schema), split)
+        """Hand the buffer over; gives what earlier ones have become."""
+        contents, self._contents, self._characters = self._contents, [], 0
+        if contents:
+            for encoded in self._threads.put(contents):
+                yield self._output(encoded, split)
+
+    def _output(self, encoded: tuple[pa.RecordBatch, EncoderStats], split: int) -> pa.RecordBatch:
+        batch, stats = encoded
+        self._statistics.update(stats.counts())
+        self._documents.inc(batch.num_rows)
+        self._failed.inc(batch.num_rows - batch["error_type"].null_count)
+        return blocks.of_split(batch.cast(self._schema), split)
 
     def _clear(self) -> None:
-        self._contents, self._characters, self._statistics = [], 0, {}
-
-
-def _counts_of(stats: EncoderStats) -> dict[str, int]:
-    """Counts that follow from the documents alone; times would make files differ."""
-    return {name: getattr(stats, name) for name in ("windows", "real_tokens", "padded_tokens")}
+        self._threads.clear()
+        self._contents, self._characters, self._statistics = [], 0, Counter()
 
 
 class EncodeDocuments(beam.PTransform):  # type: ignore[misc]

@@ -1,0 +1,140 @@
+"""Forward passes without padding: all tokens of a batch in one row, attention within each text.
+
+The linear layers then work on real tokens alone. On CUDA the attention is torch's
+variable-length kernel, where the device has it; elsewhere it is the ordinary kernel, called
+once for each text. Families with a position bias of their own are not packed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional
+
+PACKED_FAMILIES = ("bert", "roberta", "xlm-roberta")
+ATTENTION = "lexbeam_packed"  # the name under which transformers knows `packed_attention`
+
+Int64Array = npt.NDArray[np.int64]
+
+
+@dataclass
+class Packing:
+    """Where the texts of a batch lie in its one row of tokens.
+
+    Attributes:
+        rows: (t,) index of each real token in the padded batch, flattened.
+        positions: (1, t) position of each token in its text.
+        places: (n, longest) index in the row of each token of the padded batch; padding
+            points to its text's last token.
+        bounds: (n + 1,) int32, where the texts begin, and the end of the last.
+        cuts: the same as pairs (start, end).
+        longest: tokens of the longest text.
+        has_kernel: whether attention takes the variable-length kernel.
+        last_layer: index of the layer whose projections are kept.
+        projected: query and key of that layer, (heads, t, d) each, once it has run.
+    """
+
+    rows: torch.Tensor
+    positions: torch.Tensor
+    places: torch.Tensor
+    bounds: torch.Tensor
+    cuts: list[tuple[int, int]]
+    longest: int
+    has_kernel: bool
+    last_layer: int
+    projected: list[torch.Tensor] = field(default_factory=list)
+
+    def unpack(self, values: torch.Tensor) -> torch.Tensor:
+        """(..., t, d) to (..., n, longest, d); padding repeats the text's last token."""
+        return values[..., self.places, :]
+
+
+def pack(
+    mask: Int64Array, device: torch.device, last_layer: int, *, has_kernel: bool = False
+) -> Packing:
+    """Describe a padded batch whose `mask` is (n, longest), 1 for a real token, these first."""
+    lengths = mask.sum(axis=1)
+    bounds = np.concatenate([[0], np.cumsum(lengths)])
+    columns = np.arange(mask.shape[1])
+    places = bounds[:-1, None] + np.minimum(columns, lengths[:, None] - 1)
+
+    def tensor(values: npt.NDArray[np.integer]) -> torch.Tensor:
+        return torch.from_numpy(values).to(device, non_blocking=True)
+
+    return Packing(
+        rows=tensor(np.flatnonzero(mask)),
+        positions=tensor(np.broadcast_to(columns, mask.shape)[mask.astype(bool)][None]),
+        places=tensor(places),
+        bounds=tensor(bounds.astype(np.int32)),
+        cuts=list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)),
+        longest=int(lengths.max()),
+        has_kernel=has_kernel,
+        last_layer=last_layer,
+    )
+
+
+def packed_attention(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    packing: Packing,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention of one layer, as transformers calls it.
+
+    query, key, value: (1, heads, t, d). Returns (1, t, heads, d). Keeps the last layer's
+    query and key in `packing`.
+    """
+    if module.layer_idx == packing.last_layer:
+        packing.projected = [query[0], key[0]]
+    if packing.has_kernel:
+        rows = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]
+        bounds, longest = packing.bounds, packing.longest
+        output = _varlen_attn(*rows, bounds, bounds, longest, longest, scale=scaling)
+        return output[None], None
+    outputs = [
+        functional.scaled_dot_product_attention(
+            query[:, :, start:end], key[:, :, start:end], value[:, :, start:end], scale=scaling
+        )
+        for start, end in packing.cuts
+    ]
+    return torch.cat(outputs, dim=2).transpose(1, 2), None
+
+
+def _varlen_attn(*arguments: Any, **options: Any) -> Any:
+    """torch's kernel, which older versions lack: ImportError there."""
+    from torch.nn.attention import varlen
+
+    return varlen.varlen_attn(*arguments, **options)
+
+
+def register() -> None:
+    """Make `packed_attention` known to transformers; may be called again."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(ATTENTION, packed_attention)
+
+
+def has_varlen_kernel(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether torch's variable-length attention runs on this device in this format.
+
+    It is tried: which devices a build of torch has kernels for is written nowhere.
+    """
+    if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16):
+        return False
+    try:
+        row = torch.zeros(3, 2, 32, device=device, dtype=dtype)
+        bounds = torch.tensor([0, 1, 3], device=device, dtype=torch.int32)
+        _varlen_attn(row, row, row, bounds, bounds, 2, 2, scale=1.0)
+        torch.cuda.synchronize(device)
+    except (ImportError, RuntimeError, TypeError):
+        return False
+    return True
