@@ -326,9 +326,9 @@ def prepare_encoder(spec: ModelSpec, config: EncoderConfig) -> None:
     config: resolved. Raises ModelError if the model cannot be converted.
     """
     if config.backend == "openvino":
-        from lexbeam.models.encoder_openvino import ensure_converted
+        from lexbeam.models.encoder_openvino import ensure_graph
 
-        ensure_converted(spec, config.pooling)
+        ensure_graph(spec, config)
 
 
 _encoders: dict[tuple[ModelSpec, EncoderConfig, int], Encoder] = {}

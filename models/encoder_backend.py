@@ -9,6 +9,7 @@ import ctypes
 import dataclasses
 import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from lexbeam.models.config import ConfigError, EncoderConfig, require
@@ -40,36 +41,47 @@ def check_capacity(spec: ModelSpec, config: EncoderConfig, capacity: int) -> Non
     require(capacity >= 6, "max_seq_length", config.max_seq_length, reason)
 
 
-def resolve_backend(spec: ModelSpec, config: EncoderConfig) -> EncoderConfig:
+def resolve_backend(
+    spec: ModelSpec, config: EncoderConfig, report: Callable[[str], None] | None = None
+) -> EncoderConfig:
     """Replace every `auto` and None of `config` by what this machine supports.
 
     `auto` takes CUDA in float16 where there is a device; else OpenVINO, in bfloat16 only where
     the CPU has instructions for it (elsewhere it is far slower than float32); else torch in
-    float32. Raises ConfigError naming the option where an explicit choice cannot be met: it is
-    never replaced in silence.
+    the same formats. A format of fewer bits is only taken if the model's embeddings keep a
+    cosine of .9999 to float32, which is measured once; `report` then gets a line. Raises
+    ConfigError naming the option where an explicit choice cannot be met: it is never replaced
+    in silence.
     """
     check_encoder_config(spec, config)
-    _reject_int8(config)
+    _check_int8(config)
     device = _device(config)
     backend = _backend(config, device)
-    dtype = _dtype(config, device, backend)
     tokens = CUDA_BATCH_TOKENS if device == "cuda" else CPU_BATCH_TOKENS
-    return dataclasses.replace(
+    resolved = dataclasses.replace(
         config,
         model_id=spec.name,
         pooling=spec.pooling if config.pooling == "auto" else config.pooling,
         max_batch_tokens=config.max_batch_tokens or tokens,
         backend=backend,
-        dtype=dtype,
         device=device,
     )
+    if config.dtype == "auto":
+        return _with_fastest_dtype(spec, resolved, report)
+    _check_dtype(config.dtype, device, backend)
+    return resolved
 
 
-def _reject_int8(config: EncoderConfig) -> None:
-    reason = "8-bit encoding is not in this version; choose float32 or bfloat16"
-    if config.backend == "torch":
-        reason = "the torch backend has no 8-bit encoding; choose float32 or bfloat16"
-    require(config.dtype != "int8", "dtype", config.dtype, reason)
+def _check_int8(config: EncoderConfig) -> None:
+    if config.dtype != "int8":
+        return
+    reason = "the torch backend has no 8-bit encoding; choose float32 or bfloat16"
+    require(config.backend != "torch", "dtype", "int8", reason)
+    reason = "8-bit encoding runs in OpenVINO on the CPU"
+    require(config.device != "cuda", "dtype", "int8", reason)
+    reason = "8-bit encoding needs openvino and nncf: pip install 'lexbeam[int8]'"
+    installed = all(importlib.util.find_spec(name) for name in ("openvino", "nncf"))
+    require(installed, "dtype", "int8", reason)
 
 
 def _device(config: EncoderConfig) -> str:
@@ -81,7 +93,7 @@ def _device(config: EncoderConfig) -> str:
         has_driver = _driver_has_cuda() or Path("/dev/kfd").exists()
         require(has_driver and _torch_has_cuda(), "device", "cuda", reason)
         return "cuda"
-    if config.device == "cpu" or config.backend == "openvino":
+    if config.device == "cpu" or config.backend == "openvino" or config.dtype == "int8":
         return "cpu"
     # Importing torch takes seconds, so the driver library is asked first.
     return "cuda" if _driver_has_cuda() and _torch_has_cuda() else "cpu"
@@ -99,19 +111,37 @@ def _backend(config: EncoderConfig, device: str) -> str:
     return "openvino" if has_openvino and config.dtype != "float16" else "torch"
 
 
-def _dtype(config: EncoderConfig, device: str, backend: str) -> str:
+def _check_dtype(dtype: str, device: str, backend: str) -> None:
     if device == "cuda":
-        return "float16" if config.dtype == "auto" else config.dtype
-    if config.dtype == "float16":
+        return
+    if dtype == "float16":
         raise ConfigError("dtype", "float16", "needs --device cuda; choose float32 or bfloat16")
-    if backend == "torch":  # its bfloat16 is too far from float32 to be chosen unasked
-        return "float32" if config.dtype == "auto" else config.dtype
-    if config.dtype == "auto":
-        return "bfloat16" if cpu_has_bfloat16() else "float32"
-    if config.dtype == "bfloat16":
+    if dtype == "bfloat16" and backend == "openvino":
         reason = "this CPU has no bfloat16 instructions; choose float32"
         require(cpu_has_bfloat16(), "dtype", "bfloat16", reason)
-    return config.dtype
+
+
+def _with_fastest_dtype(
+    spec: ModelSpec, config: EncoderConfig, report: Callable[[str], None] | None
+) -> EncoderConfig:
+    fewer_bits = None
+    if config.device == "cuda":
+        fewer_bits = "float16"
+    elif cpu_has_bfloat16():
+        fewer_bits = "bfloat16"
+    if fewer_bits is not None:
+        candidate = dataclasses.replace(config, dtype=fewer_bits)
+        if _keeps_cosine(spec, candidate, report):
+            return candidate
+    return dataclasses.replace(config, dtype="float32")
+
+
+def _keeps_cosine(
+    spec: ModelSpec, config: EncoderConfig, report: Callable[[str], None] | None
+) -> bool:
+    from lexbeam.models.encoder_precision import keeps_cosine  # loads models, where it must
+
+    return keeps_cosine(spec, config, report)
 
 
 def cpu_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

@@ -5,12 +5,14 @@ A cached model loads without torch or transformers, which take seconds to import
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import queue
 import sys
 import tempfile
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lexbeam.models.catalogue import cache_dir
+from lexbeam.models.encoder_backend import cpu_has_bfloat16
 from lexbeam.models.encoder_spec import ModelError, ModelSpec, damaged
 
 if TYPE_CHECKING:
@@ -30,21 +33,39 @@ GRAPH_FILE = "model.xml"
 _PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 
 
+@contextlib.contextmanager
+def without_telemetry() -> Iterator[None]:
+    """Imports of OpenVINO and its tools in this block find no telemetry, which reports to a server.
+
+    They then use a stub of their own.
+    """
+    known = sys.modules.get("openvino_telemetry")
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["openvino_telemetry"]
+        if known is not None:
+            sys.modules["openvino_telemetry"] = known
+
+
 def import_openvino() -> Any:
-    """Import OpenVINO without its telemetry, which would report every import to a server."""
+    """Import OpenVINO without its telemetry."""
     if "openvino" not in sys.modules:
-        known = sys.modules.get("openvino_telemetry")
-        # None makes its import fail, and OpenVINO then uses a stub of its own.
-        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
-        try:
+        with without_telemetry():
             import openvino.tools.ovc  # noqa: F401
-        finally:
-            del sys.modules["openvino_telemetry"]
-            if known is not None:
-                sys.modules["openvino_telemetry"] = known
     import openvino
 
     return openvino
+
+
+def graph_path(spec: ModelSpec, config: EncoderConfig) -> Path:
+    """Where the graph that `config` wants lies in the cache, or will lie."""
+    if config.dtype != "int8":
+        return converted_path(spec, config.pooling)
+    from lexbeam.models.encoder_int8 import quantised_path
+
+    return quantised_path(spec, config.pooling)
 
 
 def converted_path(spec: ModelSpec, pooling: str) -> Path:
@@ -57,10 +78,20 @@ def converted_path(spec: ModelSpec, pooling: str) -> Path:
 def ensure_converted(spec: ModelSpec, pooling: str) -> Path:
     """Convert the model unless it is in the cache; return the converted file's path.
 
-    The folder is built aside and renamed, so that it is either absent or complete.
     Raises ModelError if the model cannot be loaded or the cache cannot be written.
     """
-    target = converted_path(spec, pooling)
+
+    def build(path: Path) -> None:
+        _convert(spec, pooling, path)
+
+    return build_once(spec, converted_path(spec, pooling), build)
+
+
+def build_once(spec: ModelSpec, target: Path, build: Callable[[Path], None]) -> Path:
+    """Let `build` write a model's graph unless `target` is there; return `target`.
+
+    The graph's folder is built aside and renamed, so that it is either absent or complete.
+    """
     if target.is_file():
         return target
     try:
@@ -68,7 +99,7 @@ def ensure_converted(spec: ModelSpec, pooling: str) -> Path:
         with tempfile.TemporaryDirectory(prefix=".build-", dir=target.parent.parent) as folder:
             built = Path(folder) / "model"
             built.mkdir()
-            _convert(spec, pooling, built / GRAPH_FILE)
+            build(built / target.name)
             try:
                 os.rename(built, target.parent)
             except OSError:  # another process was first
@@ -102,6 +133,25 @@ def _convert(spec: ModelSpec, pooling: str, path: Path) -> None:
     openvino.save_model(graph, path, compress_to_fp16=False)
 
 
+def ensure_graph(spec: ModelSpec, config: EncoderConfig) -> Path:
+    """Convert or quantise the model as `config` wants it, unless the cache has it; its path.
+
+    Raises ModelError as `ensure_converted` and `ensure_quantised` do.
+    """
+    if config.dtype != "int8":
+        return ensure_converted(spec, config.pooling)
+    from lexbeam.models.encoder_int8 import ensure_quantised
+
+    return ensure_quantised(spec, config.pooling)
+
+
+def _precision(dtype: str) -> str:
+    """Of what is computed in floating point; in an 8-bit model that is what was left of it."""
+    if dtype == "int8":
+        dtype = "bfloat16" if cpu_has_bfloat16() else "float32"
+    return _PRECISIONS[dtype]
+
+
 class OpenvinoForward:
     """Runs batches through OpenVINO on the CPU, each on a thread of its own.
 
@@ -116,11 +166,11 @@ class OpenvinoForward:
 
     def __init__(self, spec: ModelSpec, config: EncoderConfig, num_threads: int) -> None:
         openvino = import_openvino()
-        path = ensure_converted(spec, config.pooling)
+        path = ensure_graph(spec, config)
         self.num_slots = num_threads
         options = {
             # Explicit: the default would be bfloat16 wherever the CPU has it.
-            "INFERENCE_PRECISION_HINT": _PRECISIONS[config.dtype],
+            "INFERENCE_PRECISION_HINT": _precision(config.dtype),
             "INFERENCE_NUM_THREADS": num_threads,
             # Small matrices divide badly: a batch a thread is faster than a batch on all.
             "NUM_STREAMS": num_threads,

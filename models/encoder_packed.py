@@ -110,7 +110,7 @@ def packed_attention(
 
 
 def _varlen_attn(*arguments: Any, **options: Any) -> Any:
-    """torch's kernel, which older versions lack: ImportError there."""
+    """Torch's kernel, which older versions lack: ImportError there."""
     from torch.nn.attention import varlen
 
     return varlen.varlen_attn(*arguments, **options)

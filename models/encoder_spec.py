@@ -295,12 +295,12 @@ def _fingerprint(files: list[Path], directory: Path, cache: Path) -> str:
         else:
             hashes[path.name] = [stat.st_size, stat.st_mtime_ns, file_sha256(path)]
     if hashes != known:
-        _write_quietly(sidecar, json.dumps(hashes))
+        write_quietly(sidecar, json.dumps(hashes))
     text = "\n".join(f"{name} {hashes[name][2]}" for name in sorted(hashes))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _write_quietly(path: Path, text: str) -> None:
+def write_quietly(path: Path, text: str) -> None:
     """Write atomically; a cache that cannot be written only costs time."""
     import os
     import tempfile

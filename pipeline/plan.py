@@ -235,4 +235,4 @@ def resolved_config(
         catalogue.pull(entry.name, progress=say)
     spec = catalogue.resolve_model(config.encoder.model_id, fetch=True)
     check_model_files(spec)
-    return replace(config, encoder=resolve_backend(spec, config.encoder)), spec
+    return replace(config, encoder=resolve_backend(spec, config.encoder, say)), spec

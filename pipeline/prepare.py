@@ -178,10 +178,11 @@ def convert_model(spec: ModelSpec, config: EncoderConfig, say: Callable[[str], N
     Raises ModelError where the model cannot be converted.
     """
     from lexbeam.models.encoder import prepare_encoder
-    from lexbeam.models.encoder_openvino import converted_path
+    from lexbeam.models.encoder_openvino import graph_path
 
-    if config.backend == "openvino" and not converted_path(spec, config.pooling).exists():
-        say(f"converting {spec.name} for OpenVINO, this once")
+    if config.backend == "openvino" and not graph_path(spec, config).exists():
+        what = "quantising" if config.dtype == "int8" else "converting"
+        say(f"{what} {spec.name} for OpenVINO, this once")
     prepare_encoder(spec, config)
 
 
@@ -192,5 +193,5 @@ def pull_model(name: str, say: Callable[[str], None]) -> Path:
     """
     directory = catalogue.pull(name, progress=say)
     spec = catalogue.resolve_model(name)
-    convert_model(spec, resolve_backend(spec, EncoderConfig(model_id=name)), say)
+    convert_model(spec, resolve_backend(spec, EncoderConfig(model_id=name), say), say)
     return directory

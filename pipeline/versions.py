@@ -8,7 +8,7 @@ from importlib import metadata
 
 _PACKAGES = (
     "lexbeam", "apache-beam", "pyarrow", "numpy", "numba", "jieba", "stopwordsiso",
-    "textblob", "PyStemmer", "tokenizers", "transformers", "torch", "openvino",
+    "textblob", "PyStemmer", "tokenizers", "transformers", "torch", "openvino", "nncf",
 )  # fmt: skip
 
 

@@ -32,14 +32,26 @@ SPEC = ModelSpec(
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> object:
-    """`machine(cuda=…, bfloat16=…, openvino=…)` pretends that this machine has these."""
+    """`machine(cuda=…, …)` pretends that this machine has these, or a model of that kind."""
 
-    def pretend(*, cuda: bool = False, bfloat16: bool = False, openvino: bool = True) -> None:
+    def pretend(
+        *,
+        cuda: bool = False,
+        bfloat16: bool = False,
+        openvino: bool = True,
+        nncf: bool = True,
+        sensitive: bool = False,
+    ) -> None:
+        lacks = {name for name, has in (("openvino", openvino), ("nncf", nncf)) if not has}
         monkeypatch.setattr(encoder_backend, "_driver_has_cuda", lambda: cuda)
         monkeypatch.setattr(encoder_backend, "_torch_has_cuda", lambda: cuda)
         monkeypatch.setattr(encoder_backend, "cpu_has_bfloat16", lambda: bfloat16)
-        found = (lambda name: object()) if openvino else (lambda name: None)
-        monkeypatch.setattr(encoder_backend.importlib.util, "find_spec", found)
+        monkeypatch.setattr(
+            encoder_backend.importlib.util,
+            "find_spec",
+            lambda name: None if name in lacks else object(),
+        )
+        monkeypatch.setattr(encoder_backend, "_keeps_cosine", lambda *_: not sensitive)
 
     return pretend
 
@@ -49,12 +61,22 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> object:
     [
         ({"bfloat16": True}, {}, ("openvino", "bfloat16", "cpu", 1024)),
         ({}, {}, ("openvino", "float32", "cpu", 1024)),
-        ({"openvino": False, "bfloat16": True}, {}, ("torch", "float32", "cpu", 1024)),
+        ({"openvino": False}, {}, ("torch", "float32", "cpu", 1024)),
+        ({"openvino": False, "bfloat16": True}, {}, ("torch", "bfloat16", "cpu", 1024)),
+        ({"bfloat16": True, "sensitive": True}, {}, ("openvino", "float32", "cpu", 1024)),
+        ({"cuda": True, "sensitive": True}, {}, ("torch", "float32", "cuda", 32768)),
+        (
+            {"bfloat16": True, "sensitive": True},
+            {"dtype": "bfloat16"},
+            ("openvino", "bfloat16", "cpu", 1024),
+        ),
+        ({}, {"dtype": "int8"}, ("openvino", "int8", "cpu", 1024)),
+        ({"cuda": True}, {"dtype": "int8"}, ("openvino", "int8", "cpu", 1024)),
         ({"cuda": True}, {}, ("torch", "float16", "cuda", 32768)),
         ({"cuda": True}, {"device": "cpu"}, ("openvino", "float32", "cpu", 1024)),
         ({"cuda": True}, {"backend": "openvino"}, ("openvino", "float32", "cpu", 1024)),
         ({"cuda": True}, {"dtype": "bfloat16"}, ("torch", "bfloat16", "cuda", 32768)),
-        ({"bfloat16": True}, {"backend": "torch"}, ("torch", "float32", "cpu", 1024)),
+        ({"bfloat16": True}, {"backend": "torch"}, ("torch", "bfloat16", "cpu", 1024)),
         ({"bfloat16": True}, {"dtype": "float32"}, ("openvino", "float32", "cpu", 1024)),
         ({}, {"backend": "torch", "dtype": "bfloat16"}, ("torch", "bfloat16", "cpu", 1024)),
         ({}, {"max_batch_tokens": 99}, ("openvino", "float32", "cpu", 99)),
@@ -75,7 +97,9 @@ def test_choices(machine, has: dict, asked: dict, expected: tuple) -> None:
         ({"cuda": True}, {"device": "cuda", "backend": "openvino"}, "device"),
         ({}, {"dtype": "float16"}, "dtype"),
         ({}, {"dtype": "bfloat16"}, "dtype"),
-        ({}, {"dtype": "int8"}, "dtype"),
+        ({"nncf": False}, {"dtype": "int8"}, "dtype"),
+        ({"openvino": False}, {"dtype": "int8"}, "dtype"),
+        ({"cuda": True}, {"dtype": "int8", "device": "cuda"}, "dtype"),
         ({}, {"dtype": "int8", "backend": "torch"}, "dtype"),
         ({"openvino": False}, {"backend": "openvino"}, "backend"),
     ],
@@ -125,7 +149,7 @@ def test_deciding_for_the_cpu_imports_nothing_heavy() -> None:
         "import sys; from lexbeam.models import catalogue, encoder_backend; "
         "from lexbeam.models.config import EncoderConfig; "
         "from tests.models.test_encoder_backend import SPEC; "
-        "encoder_backend.resolve_backend(SPEC, EncoderConfig(device='cpu')); "
+        "encoder_backend.resolve_backend(SPEC, EncoderConfig(device='cpu', dtype='float32')); "
         "heavy = {'torch', 'transformers', 'openvino', 'tokenizers'} & set(sys.modules); "
         "sys.exit(repr(heavy) if heavy else 0)"
     )
