@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ from lexbeam.models.encoder import (
     run_bisecting,
 )
 from lexbeam.models.encoder_spec import ModelError, ModelSpec
+from lexbeam.models.encoder_stats import Watch
 from lexbeam.models.encoder_windows import TextTokenizer
 from tests.models.conftest import SpecMaker
 from tests.models.tiny_models import CHINESE, DIMENSIONS, ENGLISH, FAMILIES, TEXTS, reference
@@ -392,3 +396,63 @@ def test_default_model_equals_transformers(default_model: ModelSpec) -> None:
     config = dataclasses.replace(CONFIG, max_seq_length=512)
     got = embeddings(Encoder(default_model, config, 2).encode(texts))
     np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_calls_of_several_threads_share_the_model(tiny_bert: ModelSpec) -> None:
+    """Work of one call is done while another's batches are in the model; answers do not mix."""
+    encoder = Encoder(tiny_bert, CONFIG, num_threads=2)
+    texts = [[ENGLISH[n : n + 5 * k] for k in range(1, 12)] for n in range(8)]
+    expected = [embeddings(encoder.encode(part)) for part in texts]
+    before = encoder.stats
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(encoder.encode_counted, texts))
+    for (batch, stats), vectors in zip(found, expected, strict=True):
+        np.testing.assert_allclose(embeddings(batch), vectors, atol=1e-5)
+        assert (stats.documents, stats.windows) == (11, 11)
+    after = encoder.stats
+    assert after.windows - before.windows == 88
+    assert after.real_tokens == 2 * before.real_tokens
+    # Calls that overlap count once.
+    assert after.seconds - before.seconds < sum(stats.seconds for _, stats in found)
+
+
+@pytest.mark.parametrize("backend", ["torch", "openvino"])
+def test_as_many_batches_at_a_time_as_threads(tiny_bert: ModelSpec, backend: str) -> None:
+    encoder = Encoder(tiny_bert, dataclasses.replace(CONFIG, backend=backend), num_threads=3)
+    inner, lock = encoder._forward, threading.Lock()
+    together = threading.Barrier(3, timeout=30)
+    running: list[int] = []
+
+    class Watched(FailingForward):
+        def __call__(self, ids: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            with lock:
+                running.append(1)
+                assert sum(running) <= 3
+            together.wait()  # breaks unless three batches are in the model at a time
+            result = self.inner(ids, mask)
+            with lock:
+                running.pop()
+            return result
+
+    encoder._forward = Watched(inner, 0, RuntimeError())
+    assert "3 batches of up to 256 tokens at a time" in encoder.description()
+    encoder._budget = 1  # each window goes alone
+    encoder.encode(["water mill boats"] * 6)
+
+
+def test_watch_counts_overlapping_blocks_once() -> None:
+    watch = Watch()
+    began = time.perf_counter()
+    with watch.running():
+        with watch.running():
+            time.sleep(0.02)
+        time.sleep(0.02)
+        assert 0.04 <= watch.seconds <= time.perf_counter() - began
+    first = watch.seconds
+    time.sleep(0.02)
+    assert watch.seconds == first
+
+
+def test_wait_share_by_hand() -> None:
+    assert EncoderStats().wait_share == 0.0
+    assert EncoderStats(model_seconds=3.0, seconds=2.0, num_slots=2).wait_share == 0.25
