@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install model lint format types test test-slow bench soak lock clean
+.PHONY: install model lint format types test test-slow test-cuda bench soak lock clean
 
 install: $(INSTALLED)
 
@@ -43,6 +43,10 @@ test-slow: model
 	$(BIN)/lexbeam models pull all-MiniLM-L6-v2
 	$(BIN)/python -m pytest -n 2 -m slow
 
+# On a machine with a CUDA device.
+test-cuda: model
+	$(BIN)/python -m pytest -m cuda
+
 # The script that people write today against `lexbeam run`: make bench INPUT=corpus.jsonl
 bench: model
 	$(BIN)/python benchmarks/end_to_end.py --input $(INPUT)
@@ -59,7 +63,7 @@ soak: $(INSTALLED)
 
 # Writes requirements.lock anew; needs uv (`pip install uv`).
 lock:
-	uv pip compile pyproject.toml --extra openvino --extra dev --universal --python-version 3.11 \
+	uv pip compile pyproject.toml --extra openvino --extra int8 --extra dev --universal --python-version 3.11 \
 		--no-emit-index-url --no-header --no-annotate -o requirements.lock
 
 clean:

@@ -15,8 +15,8 @@ all of them are mixed by `--seed`, and windows are truncated as the peers trunca
   to torch float32 (mean, least). Before it: how fast this machine multiplies large matrices.
 - received: what the received attention costs, beside the same OpenVINO graph without it.
 - padding: the padding ratio of each whole input, in the buffers of the encode stage.
-- retrieval: whether a title finds its own text among all of its input: the first hit's share, for
-  each lexbeam encoder.
+- retrieval: whether a title (or first line) finds its own text among all of its input: the first
+  hit's share, for each lexbeam encoder.
 - stage: `lexbeam run --features bert` on the texts; its encode stage beside the bare encoder.
 """
 
@@ -26,6 +26,7 @@ import argparse
 import json
 import os
 import random
+import re
 import resource
 import statistics
 import subprocess
@@ -42,6 +43,7 @@ import numpy as np
 
 PEERS = ("sentence-transformers", "transformers")
 OURS = ("torch-float32", "torch-bfloat16", "openvino-float32", "openvino-bfloat16", "openvino-int8")
+CUDA = ("cuda-float32", "cuda-bfloat16", "cuda-float16")  # where there is a device
 PARTS = ("rates", "received", "padding", "retrieval", "stage")
 REFERENCE = "torch-float32"
 BATCH_SIZE = 32  # of the peers
@@ -79,8 +81,10 @@ def open_encoder(name: str, options: argparse.Namespace, *, queries: bool = Fals
     if queries:
         spec = replace(spec, document_prefix=spec.query_prefix)
     backend, dtype = name.split("-")
+    on_cuda = backend == "cuda"
     wanted = EncoderConfig(
-        backend=backend, dtype=dtype, device="cpu", long_documents="truncate",
+        backend="torch" if on_cuda else backend, dtype=dtype,
+        device="cuda" if on_cuda else "cpu", long_documents="truncate",
         max_seq_length=min(options.max_seq_length, spec.max_positions),
     )  # fmt: skip
     return cached_encoder(spec, resolve_backend(spec, wanted), num_threads())
@@ -365,12 +369,18 @@ def padding(options: argparse.Namespace) -> None:
         print(f"padding {path.name:28} {len(texts):6,} documents  {padded / real:.4f}", flush=True)
 
 
+def titled(document: memory.Document) -> memory.Document:
+    """The document with a title; where it has none, the first line and its indented followers."""
+    if document.get("title"):
+        return document
+    title, _, text = re.sub(r"\n\s+", " ", document["text"]).partition("\n")
+    return {"title": title, "text": text or title}
+
+
 def retrieval(options: argparse.Namespace) -> None:
-    """Title to text, top 1, of every input whose documents have titles."""
+    """Title to text, top 1, of every input."""
     for path in options.input:
-        documents = [d for d in memory.read_documents(path)[: options.limit] if d.get("title")]
-        if not documents:
-            continue
+        documents = [titled(d) for d in memory.read_documents(path)[: options.limit]]
         found = []
         for name in (name for name in options.encoders if name not in PEERS):
             texts = lexbeam_encode(open_encoder(name, options))([d["text"] for d in documents])
@@ -436,7 +446,7 @@ def main() -> None:
     if options.child:
         child(options)
         return
-    unknown = set(options.parts) - set(PARTS) | set(options.encoders) - {*PEERS, *OURS}
+    unknown = set(options.parts) - set(PARTS) | set(options.encoders) - {*PEERS, *OURS, *CUDA}
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     texts = texts_of(options)

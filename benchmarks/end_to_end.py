@@ -1,10 +1,12 @@
 """Whole commands: the script that people write today, against `lexbeam run`.
 
-    python benchmarks/end_to_end.py --input corpus.jsonl [--limit 500] [--without_bert] [--runs 3]
+    python benchmarks/end_to_end.py --input corpus.jsonl [--limit 500] [--without_bert | --int8]
+        [--runs 3]
 
 Both run as processes of their own, imports included, on the same documents and cores. The script
 is jieba + scikit-learn + jieba.analyse + gensim + sentence-transformers, as documented by them.
-Prints seconds (median, least and most) and the ratio.
+`--int8` runs lexbeam a second time with 8-bit encoding. Models are fetched and converted before.
+Prints seconds (median, least and most) and the ratio of the script's to lexbeam's.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
+MODEL = "multilingual-e5-small-q4"
 SCRIPT = """
 import json, sys
 import jieba, jieba.analyse
@@ -64,42 +67,63 @@ def first_documents(path: Path, limit: int | None, folder: Path) -> Path:
 
 
 def commands(documents: Path, options: argparse.Namespace, model: str) -> dict[str, list[str]]:
-    """The two command lines; `{out}` is filled in for each run."""
+    """The command lines by name; `{out}` is filled in for each run."""
     script = [sys.executable, "-c", SCRIPT, str(documents), model, str(options.num_topics)]
     lexbeam = [sys.executable, "-m", "lexbeam.pipeline.cli", "run", "--quiet"]
     lexbeam += ["--input", str(documents), "--output", "{out}"]
     lexbeam += ["--num_topics", str(options.num_topics)]
     if options.without_bert:
-        lexbeam += ["--features", "tfidf,textrank,lda"]
-    else:
-        lexbeam += ["--max_seq_length", "256", "--long_documents", "truncate"]
-    return {"script": script, "lexbeam": lexbeam}
+        return {"script": script, "lexbeam": [*lexbeam, "--features", "tfidf,textrank,lda"]}
+    lexbeam += ["--max_seq_length", "256", "--long_documents", "truncate"]
+    found = {"script": script, "lexbeam": lexbeam}
+    if options.int8:
+        found["lexbeam int8"] = [*lexbeam, "--dtype", "int8"]
+    return found
+
+
+def prepare(options: argparse.Namespace) -> str:
+    """Fetch and convert the model; its directory, or `none` where there is no encoding."""
+    if options.without_bert:
+        return "none"
+    from lexbeam.models.catalogue import resolve_model
+    from lexbeam.models.config import EncoderConfig
+    from lexbeam.models.encoder import prepare_encoder
+    from lexbeam.models.encoder_backend import resolve_backend
+
+    spec = resolve_model(MODEL, fetch=True)
+    for dtype in ("auto", *(["int8"] if options.int8 else [])):
+        prepare_encoder(spec, resolve_backend(spec, EncoderConfig(dtype=dtype)))
+    return str(spec.directory)
 
 
 def main() -> None:
-    """Run both in turn and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Run all in turn and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--input", type=Path, required=True)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--num_topics", type=int, default=50)
-    parser.add_argument("--without_bert", action="store_true")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--without_bert", action="store_true")
+    which.add_argument("--int8", action="store_true")
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
-    from lexbeam.models.catalogue import pull
-
-    model = "none" if options.without_bert else str(pull("multilingual-e5-small-q4"))
-    seconds: dict[str, list[float]] = {"script": [], "lexbeam": []}
+    model = prepare(options)
+    seconds: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         documents = first_documents(options.input, options.limit, Path(folder))
         for run in range(options.runs):
             for name, command in commands(documents, options, model).items():
-                out = str(Path(folder, f"out{run}"))
-                seconds[name].append(seconds_of([part.replace("{out}", out) for part in command]))
+                out = str(Path(folder, f"out-{name}-{run}"))
+                spent = seconds_of([part.replace("{out}", out) for part in command])
+                seconds.setdefault(name, []).append(spent)
     for name, values in seconds.items():
-        median = statistics.median(values)
-        print(f"{name:8} {median:7.1f} s  ({min(values):.1f} to {max(values):.1f})")
-    ratios = [a / b for a, b in zip(seconds["script"], seconds["lexbeam"], strict=True)]
-    print(f"ratio    {statistics.median(ratios):7.1f}")
+        ratios = [script / own for script, own in zip(seconds["script"], values, strict=True)]
+        print(
+            f"{name:12} {statistics.median(values):7.1f} s  ({min(values):.1f} to "
+            f"{max(values):.1f})  ratio {statistics.median(ratios):.1f}"
+        )
 
 
 if __name__ == "__main__":

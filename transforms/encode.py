@@ -28,6 +28,9 @@ BUFFERS_AT_A_TIME = 2
 _logger = logging.getLogger(__name__)
 
 
+Encoded = tuple[pa.RecordBatch, EncoderStats]
+
+
 class EncodeDoFn(beam.DoFn):  # type: ignore[misc]
     """Blocks with `content` and `dropped` to blocks of schemas.encoded_part_schema."""
 
@@ -37,6 +40,7 @@ class EncodeDoFn(beam.DoFn):  # type: ignore[misc]
         self._contents: list[str | None] = []
         self._characters = 0
         self._statistics: Counter[str] = Counter()
+        self._threads: OrderedThreads[list[str | None], Encoded] | None = None
         self._schema = schemas.encoded_part_schema(spec.dimensions)
         self._loads = Metrics.counter("EncodeDocuments", "models-loaded")
         self._documents = Metrics.counter("EncodeDocuments", "documents-in")
@@ -58,6 +62,7 @@ class EncodeDoFn(beam.DoFn):  # type: ignore[misc]
         split = blocks.split_of(block)
         if blocks.is_last(block):
             yield from self._flush(split)
+            assert self._threads is not None
             for encoded in self._threads.rest():
                 yield self._output(encoded, split)
             yield blocks.last_block(self._schema, split, dict(self._statistics))
@@ -71,7 +76,10 @@ class EncodeDoFn(beam.DoFn):  # type: ignore[misc]
                 yield from self._flush(split)
 
     def teardown(self) -> None:
+        if self._threads is None:
+            return
         self._threads.close()
+        self._threads = None
         stats = self._encoder.stats
         if stats.seconds:
             _logger.info(
@@ -81,12 +89,13 @@ class EncodeDoFn(beam.DoFn):  # type: ignore[misc]
 
     def _flush(self, split: int) -> Iterator[pa.RecordBatch]:
         """Hand the buffer over; gives what earlier ones have become."""
+        assert self._threads is not None
         contents, self._contents, self._characters = self._contents, [], 0
         if contents:
             for encoded in self._threads.put(contents):
                 yield self._output(encoded, split)
 
-    def _output(self, encoded: tuple[pa.RecordBatch, EncoderStats], split: int) -> pa.RecordBatch:
+    def _output(self, encoded: Encoded, split: int) -> pa.RecordBatch:
         batch, stats = encoded
         self._statistics.update(stats.counts())
         self._documents.inc(batch.num_rows)
@@ -94,6 +103,7 @@ class EncodeDoFn(beam.DoFn):  # type: ignore[misc]
         return blocks.of_split(batch.cast(self._schema), split)
 
     def _clear(self) -> None:
+        assert self._threads is not None
         self._threads.clear()
         self._contents, self._characters, self._statistics = [], 0, Counter()
 
