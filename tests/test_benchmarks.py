@@ -128,3 +128,32 @@ def test_topics_are_compared_on_one_matrix(shared_corpora, tmp_path):
         assert -1.0 < entry["npmi"] < 1.0
     assert [entry["threads"] for entry in found["figures"][3:]] == [1, 2]
     assert "more held out" in result.stdout
+
+
+@pytest.mark.slow
+def test_encoders_are_compared_on_the_same_texts(shared_corpora):
+    script = ROOT / "benchmarks" / "encode.py"
+    result = subprocess.run(
+        [
+            *(sys.executable, script, "--input", shared_corpora / "en_semeval2017.jsonl"),
+            *("--model_id", "all-MiniLM-L6-v2", "--max_seq_length", "64", "--limit", "24"),
+            *("--runs", "1", "--parts", "rates,received,padding,retrieval"),
+            *("--encoders", "sentence-transformers,transformers,torch-float32,openvino-int8"),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    lines = [line.split() for line in result.stdout.splitlines() if line]
+    least = {line[0]: float(line[-2]) for line in lines if line[-1][-3:-2] == "."}
+    assert list(least) == [
+        "sentence-transformers",
+        "transformers",
+        "torch-float32",
+        "openvino-int8",
+    ]
+    assert min(list(least.values())[:3]) > 0.9999
+    assert 0.9 < least["openvino-int8"] < 0.9999
+    assert "received attention: " in result.stdout
+    assert "padding en_semeval2017.jsonl" in result.stdout
+    assert "retrieval en_semeval2017.jsonl (24): torch-float32 0." in result.stdout
