@@ -156,4 +156,6 @@ def test_encoders_are_compared_on_the_same_texts(shared_corpora):
     assert 0.9 < least["openvino-int8"] < 0.9999
     assert "received attention: " in result.stdout
     assert "padding en_semeval2017.jsonl" in result.stdout
-    assert "retrieval en_semeval2017.jsonl (24): torch-float32 0." in result.stdout
+    (hits,) = (line for line in lines if line[0] == "retrieval")
+    assert hits[3] == "torch-float32"
+    assert float(hits[4].rstrip(",")) > 0.9  # 24 texts: their first lines find them
