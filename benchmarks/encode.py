@@ -27,7 +27,6 @@ import json
 import os
 import random
 import re
-import resource
 import statistics
 import subprocess
 import sys
@@ -47,27 +46,15 @@ CUDA = ("cuda-float32", "cuda-bfloat16", "cuda-float16")  # where there is a dev
 PARTS = ("rates", "received", "padding", "retrieval", "stage")
 REFERENCE = "torch-float32"
 BATCH_SIZE = 32  # of the peers
-_RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 Encode = Callable[[Sequence[str]], np.ndarray]
 
 
 def texts_of(options: argparse.Namespace) -> list[str]:
     """Contents of the first documents of every input, mixed."""
-    texts = [text for path in options.input for text in contents_of(path, options.limit)]
+    texts = [text for path in options.input for text in memory.contents_of(path, options.limit)]
     random.Random(options.seed).shuffle(texts)
     return texts
-
-
-def contents_of(path: Path, limit: int | None) -> list[str]:
-    """Title, line break, text of the first documents."""
-    documents = memory.read_documents(path)[:limit]
-    return ["\n".join(filter(None, (d.get("title"), d["text"]))) for d in documents]
-
-
-def num_threads() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def open_encoder(name: str, options: argparse.Namespace, *, queries: bool = False) -> Any:
@@ -76,6 +63,7 @@ def open_encoder(name: str, options: argparse.Namespace, *, queries: bool = Fals
     from lexbeam.models.config import EncoderConfig
     from lexbeam.models.encoder import cached_encoder
     from lexbeam.models.encoder_backend import resolve_backend
+    from lexbeam.transforms.threads import kernel_threads
 
     spec = resolve_model(options.model_id, fetch=True)
     if queries:
@@ -87,7 +75,7 @@ def open_encoder(name: str, options: argparse.Namespace, *, queries: bool = Fals
         device="cuda" if on_cuda else "cpu", long_documents="truncate",
         max_seq_length=min(options.max_seq_length, spec.max_positions),
     )  # fmt: skip
-    return cached_encoder(spec, resolve_backend(spec, wanted), num_threads())
+    return cached_encoder(spec, resolve_backend(spec, wanted), kernel_threads())
 
 
 def lexbeam_encode(encoder: Any) -> Encode:
@@ -170,9 +158,9 @@ def child(options: argparse.Namespace) -> None:
         entry: dict[str, Any] = {"seconds": time.perf_counter() - began}
         if encoder is not None:
             entry |= _difference(asdict(before), asdict(encoder.stats))
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
+        entry["peak"] = memory.own_peak()
         np.save(line.strip(), vectors)
-        print(json.dumps(entry | {"peak": peak}), flush=True)
+        print(json.dumps(entry), flush=True)
 
 
 def _difference(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
@@ -193,6 +181,7 @@ class Child:
         command += ["--model_id", options.model_id]
         command += ["--max_seq_length", str(options.max_seq_length), "--input", "-"]
         pipe = subprocess.PIPE
+        self.hidden = memory.own_peak()  # a process begins with the peak of the one that made it
         self.process = subprocess.Popen(
             command, stdin=pipe, stdout=pipe, text=True, stderr=subprocess.DEVNULL
         )
@@ -212,6 +201,8 @@ class Child:
         self.process.stdin.write(f"{self.vectors}\n")
         self.process.stdin.flush()
         self.entries.append(json.loads(self.answer()))
+        if self.entries[-1]["peak"] <= self.hidden:
+            raise RuntimeError("the child's peak is hidden by that of this process")
 
     def close(self) -> None:
         """End the process."""
@@ -265,12 +256,13 @@ def print_machine() -> None:
 
 def rates(texts: list[str], options: argparse.Namespace) -> None:
     """Time all encoders in turn and print a line each."""
-    print_machine()
-    tokens = int(np.sum(token_counts(texts, options)))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "texts.json")
         path.write_text(json.dumps(texts), encoding="utf-8")
+        # Before this process imports what is large.
         children = [Child(name, path, options) for name in options.encoders]
+        print_machine()
+        tokens = int(np.sum(token_counts(texts, options)))
         for _ in range(options.runs):
             for encoder in children:
                 encoder.run()
@@ -304,6 +296,7 @@ def rates(texts: list[str], options: argparse.Namespace) -> None:
 def received(texts: list[str], options: argparse.Namespace) -> None:
     """The OpenVINO graph with and without received attention, on one thread."""
     from lexbeam.models.catalogue import resolve_model
+    from lexbeam.models.encoder_backend import CPU_BATCH_TOKENS
     from lexbeam.models.encoder_batches import pad_batch, plan_batches
     from lexbeam.models.encoder_openvino import ensure_converted, import_openvino
 
@@ -312,7 +305,7 @@ def received(texts: list[str], options: argparse.Namespace) -> None:
     lengths = token_counts(texts, options)
     batches = [
         pad_batch([np.full(lengths[index], 5, dtype=np.int32) for index in batch], 1)
-        for batch in plan_batches(lengths, 1_024)
+        for batch in plan_batches(lengths, CPU_BATCH_TOKENS)
     ]
     requests = {}
     for name in ("without", "with"):
@@ -339,14 +332,15 @@ def received(texts: list[str], options: argparse.Namespace) -> None:
 def padding(options: argparse.Namespace) -> None:
     """The padding ratio of each input, whole, chunked at the maximum length."""
     from lexbeam.models.catalogue import resolve_model
+    from lexbeam.models.encoder_backend import CPU_BATCH_TOKENS
     from lexbeam.models.encoder_batches import plan_batches
-    from lexbeam.models.encoder_windows import TextTokenizer, make_windows
+    from lexbeam.models.encoder_windows import TextTokenizer, all_windows
     from lexbeam.transforms.encode import BUFFER_CHARACTERS, BUFFER_ROWS
 
     spec = resolve_model(options.model_id, fetch=True)
     tokenizer = TextTokenizer(spec)
     for path in options.input:
-        texts = contents_of(path, None)
+        texts = memory.contents_of(path)
         real = padded = 0
         buffer: list[str] = []
         for number, text in enumerate(texts, 1):
@@ -354,16 +348,11 @@ def padding(options: argparse.Namespace) -> None:
             full = len(buffer) >= BUFFER_ROWS or sum(map(len, buffer)) >= BUFFER_CHARACTERS
             if not full and number < len(texts):
                 continue
-            windows = [
-                len(window.ids)
-                for row, tokens in enumerate(tokenizer.tokenize(buffer))
-                for window in make_windows(
-                    row, buffer[row], tokens, tokenizer, spec.max_positions, first_only=False
-                )
-            ]
-            lengths = np.array(windows)
+            tokens = dict(enumerate(tokenizer.tokenize(buffer)))
+            windows = all_windows(dict(enumerate(buffer)), tokens, tokenizer, spec.max_positions)
+            lengths = np.array([len(window.ids) for window in windows])
             real += int(lengths.sum())
-            batches = plan_batches(lengths, 1_024)
+            batches = plan_batches(lengths, CPU_BATCH_TOKENS)
             padded += sum(int(lengths[batch].max()) * len(batch) for batch in batches)
             buffer = []
         print(f"padding {path.name:28} {len(texts):6,} documents  {padded / real:.4f}", flush=True)
@@ -450,7 +439,7 @@ def main() -> None:
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     texts = texts_of(options)
-    for part in options.parts:
+    for part in (part for part in PARTS if part in options.parts):  # rates come first
         if part in ("padding", "retrieval"):
             globals()[part](options)
         else:

@@ -20,7 +20,6 @@ import tempfile
 import time
 from pathlib import Path
 
-MODEL = "multilingual-e5-small-q4"
 SCRIPT = """
 import json, sys
 import jieba, jieba.analyse
@@ -90,7 +89,7 @@ def prepare(options: argparse.Namespace) -> str:
     from lexbeam.models.encoder import prepare_encoder
     from lexbeam.models.encoder_backend import resolve_backend
 
-    spec = resolve_model(MODEL, fetch=True)
+    spec = resolve_model(EncoderConfig().model_id, fetch=True)
     for dtype in ("auto", *(["int8"] if options.int8 else [])):
         prepare_encoder(spec, resolve_backend(spec, EncoderConfig(dtype=dtype)))
     return str(spec.directory)

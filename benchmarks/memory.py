@@ -94,6 +94,12 @@ def read_documents(path: Path) -> list[Document]:
     ]
 
 
+def contents_of(path: Path, limit: int | None = None) -> list[str]:
+    """Contents of the first documents of a JSONL file: title, line break, text."""
+    documents = read_documents(path)[:limit]
+    return ["\n".join(filter(None, (d.get("title"), d["text"]))) for d in documents]
+
+
 def resampled(inputs: Sequence[Sequence[Document]], seed: int = 0) -> Iterator[Document]:
     """Documents of all inputs, drawn with replacement, under new ids; endless."""
     draw = random.Random(seed)

@@ -50,12 +50,6 @@ _BLOCK = 1024
 _TOKEN_PATTERN = re.compile(r"(?u)\b\w\w+\b")
 
 
-def contents_of(path: Path, limit: int) -> list[str]:
-    """Contents of the first documents: title, line break, text."""
-    documents = memory.read_documents(path)[:limit]
-    return ["\n".join(filter(None, (d.get("title"), d["text"]))) for d in documents]
-
-
 class Corpus:
     """Documents of one language, and what lexbeam makes of them; tokenized once."""
 
@@ -450,7 +444,7 @@ def main() -> None:
     pa.set_cpu_count(1)
     print(HEADER)
     for path in options.input:
-        contents = contents_of(path, options.limit)
+        contents = memory.contents_of(path, options.limit)
         if not contents:
             parser.error(f"--input {path}: no documents")
         run_parts(Corpus(path.stem, contents), options)

@@ -25,7 +25,7 @@ from lexbeam.models.encoder_batches import pad_batch, plan_batches
 from lexbeam.models.encoder_output import EncodedDocument, encoded_batch
 from lexbeam.models.encoder_spec import ModelSpec
 from lexbeam.models.encoder_stats import EncoderStats, Watch
-from lexbeam.models.encoder_windows import TextTokenizer, TokenizedText, Window, make_windows
+from lexbeam.models.encoder_windows import TextTokenizer, TokenizedText, Window, all_windows
 from lexbeam.models.failures import error_text, is_processing_error
 
 __all__ = ["Encoder", "EncoderStats", "cached_encoder", "num_encoder_loads", "prepare_encoder"]
@@ -131,7 +131,13 @@ class Encoder:
             texts = {row: text for row, text in enumerate(contents) if text is not None}
             errors: dict[int, str] = {}
             tokens = self._tokenize(texts, errors)
-            windows = self._cut(texts, tokens)
+            windows = all_windows(
+                texts,
+                tokens,
+                self._tokenizer,
+                self.config.max_seq_length,
+                first_only=self.config.long_documents == "truncate",
+            )
             stats.tokenize_seconds = time.perf_counter() - started
             results = self._run(windows, errors, stats)
             documents = self._gather(texts, tokens, windows, results, errors)
@@ -139,12 +145,9 @@ class Encoder:
             stats.seconds = time.perf_counter() - started
             rows = [documents.get(row) for row in range(len(contents))]
             batch = encoded_batch(rows, self.spec.dimensions)
-        self._add(stats)
-        return batch, stats
-
-    def _add(self, stats: EncoderStats) -> None:
         with self._stats_lock:
             self._stats.add(stats)
+        return batch, stats
 
     def _tokenize(self, texts: dict[int, str], errors: dict[int, str]) -> dict[int, TokenizedText]:
         def tokenize(rows: list[int]) -> list[TokenizedText]:
@@ -157,17 +160,6 @@ class Encoder:
         for rows in _pieces(texts):
             tokens |= run_bisecting(rows, tokenize, fail)
         return tokens
-
-    def _cut(self, texts: dict[int, str], tokens: dict[int, TokenizedText]) -> list[Window]:
-        """Windows of all documents, in order."""
-        length = self.config.max_seq_length
-        first_only = self.config.long_documents == "truncate"
-        windows: list[Window] = []
-        for row in sorted(tokens):
-            windows += make_windows(
-                row, texts[row], tokens[row], self._tokenizer, length, first_only=first_only
-            )
-        return windows
 
     def _run(
         self, windows: list[Window], errors: dict[int, str], stats: EncoderStats

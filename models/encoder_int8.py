@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import importlib.util
 import io
 import logging
 import warnings
@@ -29,18 +28,13 @@ from lexbeam.models.encoder_openvino import (
     without_telemetry,
 )
 from lexbeam.models.encoder_spec import ModelError, ModelSpec
-from lexbeam.models.encoder_windows import TextTokenizer, make_windows
+from lexbeam.models.encoder_windows import TextTokenizer, all_windows
 
 REVISION = 1  # raised when the way of quantising changes
 WINDOW_TOKENS = 256
 BATCH_TOKENS = 160  # about forty batches
 
 Batch = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
-
-
-def has_nncf() -> bool:
-    """Whether the package that quantises is installed."""
-    return importlib.util.find_spec("nncf") is not None
 
 
 def quantised_path(spec: ModelSpec, pooling: str) -> Path:
@@ -56,10 +50,9 @@ def ensure_quantised(spec: ModelSpec, pooling: str) -> Path:
 
     Raises ModelError if the model cannot be loaded or quantised, or the cache not be written.
     """
-    source = ensure_converted(spec, pooling)
 
     def build(path: Path) -> None:
-        _quantise(spec, source, path)
+        _quantise(spec, ensure_converted(spec, pooling), path)
 
     return build_once(spec, quantised_path(spec, pooling), build)
 
@@ -69,11 +62,8 @@ def calibration_batches(spec: ModelSpec) -> list[Batch]:
     tokenizer = TextTokenizer(spec)
     texts = calibration_texts()
     length = min(WINDOW_TOKENS, spec.max_positions)
-    windows = [
-        window
-        for row, tokens in enumerate(tokenizer.tokenize(texts))
-        for window in make_windows(row, texts[row], tokens, tokenizer, length, first_only=False)
-    ]
+    tokens = tokenizer.tokenize(texts)
+    windows = all_windows(dict(enumerate(texts)), dict(enumerate(tokens)), tokenizer, length)
     lengths = np.array([len(window.ids) for window in windows], dtype=np.int64)
     return [
         pad_batch([windows[index].ids for index in batch], tokenizer.pad_id)

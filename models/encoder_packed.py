@@ -7,7 +7,7 @@ once for each text. Families with a position bias of their own are not packed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ ATTENTION = "lexbeam_packed"  # the name under which transformers knows `packed_
 Int64Array = npt.NDArray[np.int64]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Packing:
     """Where the texts of a batch lie in its one row of tokens.
 
@@ -34,8 +34,6 @@ class Packing:
         cuts: the same as pairs (start, end).
         longest: tokens of the longest text.
         has_kernel: whether attention takes the variable-length kernel.
-        last_layer: index of the layer whose projections are kept.
-        projected: query and key of that layer, (heads, t, d) each, once it has run.
     """
 
     rows: torch.Tensor
@@ -45,17 +43,13 @@ class Packing:
     cuts: list[tuple[int, int]]
     longest: int
     has_kernel: bool
-    last_layer: int
-    projected: list[torch.Tensor] = field(default_factory=list)
 
     def unpack(self, values: torch.Tensor) -> torch.Tensor:
         """(..., t, d) to (..., n, longest, d); padding repeats the text's last token."""
         return values[..., self.places, :]
 
 
-def pack(
-    mask: Int64Array, device: torch.device, last_layer: int, *, has_kernel: bool = False
-) -> Packing:
+def pack(mask: Int64Array, device: torch.device, *, has_kernel: bool = False) -> Packing:
     """Describe a padded batch whose `mask` is (n, longest), 1 for a real token, these first."""
     lengths = mask.sum(axis=1)
     bounds = np.concatenate([[0], np.cumsum(lengths)])
@@ -73,12 +67,11 @@ def pack(
         cuts=list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)),
         longest=int(lengths.max()),
         has_kernel=has_kernel,
-        last_layer=last_layer,
     )
 
 
 def packed_attention(
-    module: Any,
+    _module: Any,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -90,11 +83,8 @@ def packed_attention(
 ) -> tuple[torch.Tensor, None]:
     """Attention of one layer, as transformers calls it.
 
-    query, key, value: (1, heads, t, d). Returns (1, t, heads, d). Keeps the last layer's
-    query and key in `packing`.
+    query, key, value: (1, heads, t, d). Returns (1, t, heads, d).
     """
-    if module.layer_idx == packing.last_layer:
-        packing.projected = [query[0], key[0]]
     if packing.has_kernel:
         rows = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]
         bounds, longest = packing.bounds, packing.longest

@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-import os
 from collections.abc import Callable
 
 import numpy as np
@@ -18,6 +17,7 @@ import numpy as np
 from lexbeam.models.calibration import calibration_fingerprint, calibration_texts
 from lexbeam.models.catalogue import cache_dir
 from lexbeam.models.config import EncoderConfig
+from lexbeam.models.cores import usable_cores
 from lexbeam.models.encoder_spec import ModelSpec, write_quietly
 
 # `auto` promises .9999. A corpus has rarer texts than these few, hence half the distance.
@@ -67,7 +67,7 @@ def _embeddings(spec: ModelSpec, config: EncoderConfig) -> np.ndarray:
     """(n, d) float64 embeddings of the calibration texts; NaN where a text failed."""
     from lexbeam.models.encoder import Encoder
 
-    rows = Encoder(spec, config, os.cpu_count() or 1).encode(calibration_texts())
+    rows = Encoder(spec, config, usable_cores()).encode(calibration_texts())
     failed = np.full(spec.dimensions, np.nan)
     vectors = [row if row is not None else failed for row in rows["embedding"].to_pylist()]
     return np.array(vectors, dtype=np.float64)

@@ -11,7 +11,7 @@ import contextlib
 import threading
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -47,7 +47,6 @@ class PooledEncoder(nn.Module):
         # Of this thread: batches may go through the module side by side.
         self.projected = threading.local()
         query, key, self.num_heads = _last_projections(model, model_type)
-        self.num_layers = int(cast(Any, model).config.num_hidden_layers)
         query.register_forward_hook(self._keep("query"))
         key.register_forward_hook(self._keep("key"))
 
@@ -62,10 +61,9 @@ class PooledEncoder(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """One batch; (n, length) int64 ids and mask to (n, d) and (n, length) float32."""
         outputs = self.model(input_ids=input_ids, attention_mask=attention_mask)
-        hidden = outputs.last_hidden_state
-        mask = attention_mask.to(torch.float32)
-        query, key = self._heads(self.projected.query), self._heads(self.projected.key)
-        return self._pool(hidden, mask), self._received(query, key, hidden, mask)
+        return self._outputs(
+            outputs.last_hidden_state, *self._take_projected(), attention_mask.to(torch.float32)
+        )
 
     def forward_packed(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, packing: Packing
@@ -77,10 +75,21 @@ class PooledEncoder(nn.Module):
         ids = input_ids.reshape(-1)[packing.rows][None]
         positions = packing.positions + _first_position(self.model, self.model_type)
         outputs = self.model(input_ids=ids, position_ids=positions, packing=packing)
-        hidden = packing.unpack(outputs.last_hidden_state[0])
-        mask = attention_mask.to(torch.float32)
-        query, key = (packing.unpack(tensor).transpose(0, 1) for tensor in packing.projected)
-        return self._pool(hidden, mask), self._received(query, key, hidden, mask)
+        rows = (outputs.last_hidden_state, *self._take_projected())
+        hidden, query, key = (packing.unpack(row[0]) for row in rows)
+        return self._outputs(hidden, query, key, attention_mask.to(torch.float32))
+
+    def _take_projected(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Query and key of the last layer, as this thread's pass has left them."""
+        kept = vars(self.projected)
+        return kept.pop("query"), kept.pop("key")
+
+    def _outputs(
+        self, hidden: torch.Tensor, query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(n, length, heads x d) hidden, query and key to the vectors and received attention."""
+        received = self._received(self._heads(query), self._heads(key), hidden, mask)
+        return self._pool(hidden, mask), received
 
     def _pool(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         if self.pooling == "cls":
@@ -208,7 +217,6 @@ class TorchForward:
         self.pads = not (packs and (on_cpu or self._has_kernel))
         module = load_module(spec, config.dtype, config.pooling, packed=not self.pads)
         self.module = module.to(self.device)
-        self._last_layer = module.num_layers - 1
 
     def __call__(
         self, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64]
@@ -221,9 +229,7 @@ class TorchForward:
             if self.pads:
                 pooled, received = self.module(input_ids, attention_mask)
             else:
-                packing = encoder_packed.pack(
-                    mask, self.device, self._last_layer, has_kernel=self._has_kernel
-                )
+                packing = encoder_packed.pack(mask, self.device, has_kernel=self._has_kernel)
                 pooled, received = self.module.forward_packed(input_ids, attention_mask, packing)
             return pooled.cpu().numpy(), received.cpu().numpy()
 

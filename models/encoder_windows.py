@@ -7,7 +7,7 @@ special tokens and behind the prefix.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -218,3 +218,21 @@ def make_windows(
     for start, end in cut_windows(content, text.ends, capacity, first_only=first_only):
         ids = np.concatenate([opening, text.ids[start:end], tokenizer.closing])
         yield Window(document, ids, len(opening), text.starts[start:end], text.ends[start:end])
+
+
+def all_windows(
+    texts: Mapping[int, str],
+    tokens: Mapping[int, TokenizedText],
+    tokenizer: TextTokenizer,
+    max_seq_length: int,
+    *,
+    first_only: bool = False,
+) -> list[Window]:
+    """Windows of every document that has tokens, in order of rows; see `make_windows`."""
+    return [
+        window
+        for row in sorted(tokens)
+        for window in make_windows(
+            row, texts[row], tokens[row], tokenizer, max_seq_length, first_only=first_only
+        )
+    ]

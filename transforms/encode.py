@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections import Counter
 from collections.abc import Iterator
 
@@ -30,6 +31,18 @@ _logger = logging.getLogger(__name__)
 
 Encoded = tuple[pa.RecordBatch, EncoderStats]
 
+_num_counted = 0
+_counted_lock = threading.Lock()
+
+
+def _uncounted_loads() -> int:
+    """Models that this process has loaded since the last call, whichever thread loaded them."""
+    global _num_counted
+    with _counted_lock:
+        found = num_encoder_loads()
+        before, _num_counted = _num_counted, found
+        return found - before
+
 
 class EncodeDoFn(beam.DoFn):  # type: ignore[misc]
     """Blocks with `content` and `dropped` to blocks of schemas.encoded_part_schema."""
@@ -47,15 +60,12 @@ class EncodeDoFn(beam.DoFn):  # type: ignore[misc]
         self._failed = Metrics.counter("EncodeDocuments", "documents-failed")
 
     def setup(self) -> None:
-        loaded = num_encoder_loads()
         self._encoder = cached_encoder(self._spec, self._config, kernel_threads())
-        self._num_loads = num_encoder_loads() - loaded
         self._threads = OrderedThreads(self._encoder.encode_counted, BUFFERS_AT_A_TIME)
 
     def start_bundle(self) -> None:
         # Counters belong to a bundle, and `setup` to none.
-        self._loads.inc(self._num_loads)
-        self._num_loads = 0
+        self._loads.inc(_uncounted_loads())
         self._clear()
 
     def process(self, block: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
+from lexbeam.models.cores import usable_cores
+
 WORKERS_PER_HOST = "LEXBEAM_WORKERS_PER_HOST"
 
 Item = TypeVar("Item")
@@ -19,11 +21,7 @@ def kernel_threads() -> int:
 
     The cores of this machine, divided among its worker processes.
     """
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
-    return max(1, cores // max(1, int(os.environ.get(WORKERS_PER_HOST, "1"))))
+    return max(1, usable_cores() // max(1, int(os.environ.get(WORKERS_PER_HOST, "1"))))
 
 
 def map_in_order(

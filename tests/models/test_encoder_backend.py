@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -144,16 +145,27 @@ def test_bfloat16_hardware(tmp_path: Path, flags: str, expected: bool) -> None:
     assert cpu_has_bfloat16(tmp_path / "missing") is False
 
 
-def test_deciding_for_the_cpu_imports_nothing_heavy() -> None:
+def test_deciding_for_the_cpu_imports_nothing_heavy(tmp_path: Path) -> None:
+    """Not even where `auto` asks what bfloat16 does to the model, once that was measured."""
     code = (
-        "import sys; from lexbeam.models import catalogue, encoder_backend; "
+        "import sys; from lexbeam.models import catalogue, encoder_backend, encoder_precision; "
         "from lexbeam.models.config import EncoderConfig; "
         "from tests.models.test_encoder_backend import SPEC; "
-        "encoder_backend.resolve_backend(SPEC, EncoderConfig(device='cpu', dtype='float32')); "
+        "encoder_backend.cpu_has_bfloat16 = lambda: True; "
+        "wanted = EncoderConfig(device='cpu', dtype='bfloat16'); "
+        "key = encoder_precision._key(SPEC, encoder_backend.resolve_backend(SPEC, wanted)); "
+        "path = catalogue.cache_dir() / 'precision' / f'{key}.json'; "
+        "path.parent.mkdir(); path.write_text('{\"min_cosine\": 1.0}'); "
+        "found = encoder_backend.resolve_backend(SPEC, EncoderConfig(device='cpu')); "
+        "assert found.dtype == 'bfloat16'; "
         "heavy = {'torch', 'transformers', 'openvino', 'tokenizers'} & set(sys.modules); "
         "sys.exit(repr(heavy) if heavy else 0)"
     )
     result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"LEXBEAM_CACHE": str(tmp_path)},
     )
     assert result.returncode == 0, result.stderr

@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 
 def test_where_tokens_lie() -> None:
-    packing = pack(MASK, CPU, 1)
+    packing = pack(MASK, CPU)
     assert packing.rows.tolist() == [0, 1, 2, 4, 5, 6, 7, 8]
     assert packing.positions.tolist() == [[0, 1, 2, 0, 1, 2, 3, 0]]
     assert packing.places.tolist() == [[0, 1, 2, 2], [3, 4, 5, 6], [7, 7, 7, 7]]
@@ -46,7 +46,7 @@ def test_equals_the_padded_pass(
     with torch.inference_mode():
         padded = load_module(spec, pooling=pooling)(*inputs)
         module = load_module(spec, pooling=pooling, packed=True)
-        packed = module.forward_packed(*inputs, pack(MASK, CPU, module.num_layers - 1))
+        packed = module.forward_packed(*inputs, pack(MASK, CPU))
     for got, expected in zip(packed, padded, strict=True):
         np.testing.assert_allclose(got.numpy(), expected.numpy(), atol=1e-5)
 
@@ -99,7 +99,7 @@ def test_kernel_is_only_taken_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_kernel_gets_rows_of_tokens_and_their_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel written by hand in the place of torch's gives what the loop gives."""
 
-    def by_hand(query, key, value, bounds, same, longest, also, *, scale):  # noqa: ANN001, ANN202
+    def by_hand(query, key, value, bounds, same, longest, also, *, scale):
         assert same is bounds
         assert longest == also == 4
         output = torch.empty_like(query)
@@ -112,16 +112,13 @@ def test_the_kernel_gets_rows_of_tokens_and_their_bounds(monkeypatch: pytest.Mon
     monkeypatch.setattr(encoder_packed, "_varlen_attn", by_hand)
     torch.manual_seed(0)
     query, key, value = (torch.randn(1, 4, 8, 6) for _ in range(3))
-    module = torch.nn.Identity()
-    module.layer_idx = 1  # type: ignore[assignment]
     outputs = []
     for has_kernel in (False, True):
-        packing = pack(MASK, CPU, 1, has_kernel=has_kernel)
+        packing = pack(MASK, CPU, has_kernel=has_kernel)
         output, weights = encoder_packed.packed_attention(
-            module, query, key, value, None, packing=packing, scaling=0.4
+            None, query, key, value, None, packing=packing, scaling=0.4
         )
         assert weights is None
-        assert packing.projected[0].shape == (4, 8, 6)
         outputs.append(output.numpy())
     assert outputs[0].shape == (1, 8, 4, 6)
     np.testing.assert_allclose(outputs[0], outputs[1], atol=1e-6)

@@ -94,7 +94,7 @@ def test_buffers_do_not_depend_on_blocks(
         "windows": 35, "real_tokens": 350, "padded_tokens": 385
     }  # fmt: skip
     assert all(output.schema.equals(schemas.encoded_part_schema(2)) for output in found)
-    assert encoder.most_running == encode.BUFFERS_AT_A_TIME
+    assert encoder.most_running == 2
 
 
 def test_buffers_end_at_so_many_characters(
@@ -135,3 +135,24 @@ def test_split_without_documents(stage: encode.EncodeDoFn, encoder: RecordingEnc
     (last,) = outputs(stage)
     assert blocks.is_last(last)
     assert encoder.calls == []
+
+
+def test_a_load_is_counted_once_whichever_thread_loaded(
+    encoder: RecordingEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two stages that were set up side by side share one model: one load, not two."""
+    loads = encode.num_encoder_loads()
+    encode._uncounted_loads()
+    counted: list[int] = []
+    stages = [encode.EncodeDoFn(SPEC, EncoderConfig()) for _ in range(2)]
+    for stage in stages:
+        monkeypatch.setattr(stage, "_loads", type("Counter", (), {"inc": counted.append}))
+    for stage in stages:
+        stage.setup()
+    monkeypatch.setattr(encode, "num_encoder_loads", lambda: loads + 1)
+    for stage in [*stages, *stages]:
+        stage.start_bundle()
+    for stage in stages:
+        stage.teardown()
+    assert counted == [1, 0, 0, 0]
+    encode._num_counted = loads
