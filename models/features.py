@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from lexbeam.models import keyphrases, lda, schemas, textrank, tfidf
 from lexbeam.models.config import TextRankConfig
 from lexbeam.models.keyphrase_candidates import find_candidates
+from lexbeam.models.keyphrase_weights import KeyphraseWeights
 from lexbeam.models.token_blocks import TokenBlock
 from lexbeam.models.user_dict import read_user_dict
 from lexbeam.models.vocabulary import Vocabulary, cached_vocabulary
@@ -29,6 +30,7 @@ class FeatureConfig:
         sublinear_tf: see `config.CountConfig`.
         has_topics: whether the corpus was large enough for an LDA.
         textrank: settings of the word graph.
+        keyword_weights: of the fused keywords.
     """
 
     features: tuple[str, ...]
@@ -38,6 +40,7 @@ class FeatureConfig:
     sublinear_tf: bool = False
     has_topics: bool = True
     textrank: TextRankConfig = field(default_factory=TextRankConfig)
+    keyword_weights: KeyphraseWeights = field(default_factory=KeyphraseWeights)
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,7 @@ def _phrase_columns(
         models.phrases,
         encoded,
         config.top_k,
+        weights=config.keyword_weights,
         word_scores=word_scores,
         candidates=found,
     )

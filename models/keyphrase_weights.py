@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from lexbeam.models.config import ConfigError
@@ -92,4 +93,21 @@ class KeyphraseWeights:
 
     def as_dict(self) -> dict[str, dict[str, float]]:
         """What `from_dict` takes."""
-        return {entry.name: getattr(self, entry.name).as_dict() for entry in fields(self)}
+        return asdict(self)
+
+
+def read_weights(path: str | Path) -> KeyphraseWeights:
+    """Weights from a JSON or YAML file, as `KeyphraseWeights.from_dict` takes them.
+
+    Raises:
+        ConfigError: the file cannot be read, or holds something else.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError("keyword_weights", str(path), f"cannot be read: {error}") from error
+    if not isinstance(values, Mapping):
+        raise ConfigError("keyword_weights", str(path), "must hold a mapping of sets of weights")
+    return KeyphraseWeights.from_dict(values)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lexbeam.models import catalogue
 from lexbeam.models.config import ConfigError, CountConfig, EncoderConfig, LdaConfig, TextConfig
 from lexbeam.models.encoder_spec import ModelSpec
+from lexbeam.models.keyphrase_weights import KeyphraseWeights
 from lexbeam.models.tfidf import read_text_config
 from lexbeam.models.vocabulary import Vocabulary, cached_vocabulary
 from lexbeam.pipeline.errors import UsageError
@@ -26,12 +27,16 @@ from lexbeam.transforms import storage
 if TYPE_CHECKING:
     from lexbeam.pipeline.stages import Workspace
 
-MODEL_VERSION = 3
+MODEL_VERSION = 4
 # Options that the corpus model decides: another value on a transform's command line is an error.
 _FIXED_ENCODER = ("pooling", "max_seq_length", "backend", "dtype", "long_documents")
 _FIXED_COUNTS = ("min_df", "max_df", "max_terms", "sublinear_tf")
 _FIXED_LDA = {"num_topics": "num_topics", "seed": "seed"} | LDA_OPTIONS
 _DICTIONARIES = ("user_dict", "stopwords")
+# What config.json must have.
+_ENTRIES = (
+    "text", "tokenizer_fingerprint", "counts", "lda", "features", "encoder", "keyword_weights"
+)  # fmt: skip
 # Resolved by the machine: `auto` on the command line then means what the model has.
 _RESOLVED = ("pooling", "backend", "dtype")
 
@@ -67,6 +72,7 @@ def write_config(work: Workspace) -> None:
         "lda": asdict(plan.config.lda),
         "features": list(plan.config.features),
         "encoder": encoder,
+        "keyword_weights": plan.config.keyword_weights.as_dict(),
     }
     path = storage.join(work.run.model, "config.json")
     storage.make_parent(path)
@@ -133,6 +139,7 @@ class CorpusModel:
             lda=LdaConfig(**self.values["lda"]),
             encoder=self._encoder_config(config.encoder),
             features=features,
+            keyword_weights=self._keyword_weights(config, given),
         )
 
     def resolved(
@@ -154,6 +161,12 @@ class CorpusModel:
                 f"one here (fingerprint {fitted['fingerprint']} there, {spec.fingerprint} here)"
             )
         return config, spec
+
+    def _keyword_weights(self, config: JobConfig, given: Mapping[str, Any]) -> KeyphraseWeights:
+        """The model's, unless the command line has others: they change nothing that was fitted."""
+        if "keyword_weights" in given:
+            return config.keyword_weights
+        return KeyphraseWeights.from_dict(self.values["keyword_weights"])
 
     def _check_tokenizer(self, text: TextConfig) -> None:
         if tokenizer_fingerprint(text) != self.values["tokenizer_fingerprint"]:
@@ -232,9 +245,10 @@ def _check_readable(directory: str, values: Mapping[str, Any]) -> None:
 
     if values["model_version"] != MODEL_VERSION:
         raise ValueError(f"model_version is {values['model_version']!r}, not {MODEL_VERSION}")
-    for name in ("text", "tokenizer_fingerprint", "counts", "lda", "features", "encoder"):
+    for name in _ENTRIES:
         if name not in values:
             raise ValueError(f"config.json lacks {name!r}")
+    KeyphraseWeights.from_dict(values["keyword_weights"])
     read_text_config(Path(directory))
     Vocabulary.load(storage.join(directory, "vocabulary.parquet"))
     PhraseCounts.load(storage.join(directory, "phrases.parquet"))

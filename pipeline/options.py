@@ -25,6 +25,7 @@ from lexbeam.models.config import (
     require_at_least,
     require_choice,
 )
+from lexbeam.models.keyphrase_weights import KeyphraseWeights, read_weights
 from lexbeam.pipeline.errors import UsageError
 from lexbeam.transforms.splits import InputConfig
 
@@ -51,6 +52,7 @@ class JobConfig:
     features: tuple[str, ...] = FEATURES
     top_k: int = 20
     keep_text: bool = False
+    keyword_weights: KeyphraseWeights = field(default_factory=KeyphraseWeights)
 
     def __post_init__(self) -> None:
         for feature in self.features:
@@ -241,6 +243,11 @@ def add_feature_options(parser: argparse.ArgumentParser) -> None:
         help=f"any of {','.join(FEATURES)} (default: all)",
     )
     add("--top_k", type=int, metavar="N", help="keywords in each list (default: 20)")
+    add(
+        "--keyword_weights",
+        metavar="FILE",
+        help="weights of the fused keywords, as 'lexbeam evaluate --fit_weights' writes them",
+    )
     add("--model_id", metavar="NAME", help="a name of 'lexbeam models list', a folder, or a hub id")
     add("--pooling", choices=("auto", "mean", "cls"), help="default: auto, as the model says")
     add("--max_seq_length", type=int, metavar="N", help="model tokens a window (default: 512)")
@@ -420,6 +427,7 @@ def job_config(options: Mapping[str, Any]) -> JobConfig:
     given = {name for name in FEATURES if name in options.get("features", FEATURES)}
     unknown = tuple(set(options.get("features", ())) - set(FEATURES))
     features = tuple(name for name in FEATURES if name in given) + unknown
+    weights_file = options.get("keyword_weights")
     return JobConfig(
         input=InputConfig(inputs=tuple(options["input"]), **pick(options, input_names)),
         text=TextConfig(**pick(options, _same("language", "user_dict", "stopwords"))),
@@ -427,6 +435,7 @@ def job_config(options: Mapping[str, Any]) -> JobConfig:
         lda=LdaConfig(**pick(options, lda_names)),
         encoder=EncoderConfig(**pick(options, encoder_names)),
         features=features,
+        keyword_weights=KeyphraseWeights() if weights_file is None else read_weights(weights_file),
         **pick(options, _same("top_k", "keep_text")),
     )
 

@@ -18,12 +18,13 @@ from lexbeam.models.config import ConfigError, CountConfig, EncoderConfig, LdaCo
 from lexbeam.models.encoder_backend import resolve_backend
 from lexbeam.models.encoder_check import check_model_files
 from lexbeam.models.encoder_spec import ModelSpec
+from lexbeam.models.keyphrase_weights import KeyphraseWeights
 from lexbeam.pipeline.errors import UsageError
 from lexbeam.pipeline.options import LDA_OPTIONS, JobConfig
 from lexbeam.pipeline.runs import RunDir, json_bytes, read_json
 from lexbeam.transforms import splits, storage
 
-PLAN_VERSION = 2
+PLAN_VERSION = 3
 # Options of the encoder that change speed, but not what comes out.
 _SPEED_ONLY = ("device", "max_batch_tokens")
 
@@ -138,7 +139,7 @@ def identity_of(
             "model_fingerprint": encoder.fingerprint,
             "document_prefix": encoder.document_prefix,
         }
-    names = ("features", "top_k", "keep_text")
+    names = ("features", "top_k", "keep_text", "keyword_weights")
     identity |= {name: values[name] for name in names}
     return dict(json.loads(json.dumps(identity)))
 
@@ -186,6 +187,7 @@ def config_from_json(values: Mapping[str, Any]) -> JobConfig:
         features=tuple(values["features"]),
         top_k=values["top_k"],
         keep_text=values["keep_text"],
+        keyword_weights=KeyphraseWeights.from_dict(values["keyword_weights"]),
     )
 
 

@@ -155,6 +155,7 @@ class Workspace:
             dimensions=encoder.dimensions if encoder else 0,
             sublinear_tf=config.counts.sublinear_tf,
             has_topics=has_topics,
+            keyword_weights=config.keyword_weights,
         )
         return ExtractConfig(features, config.keep_text, self.keep_columns)
 

@@ -605,3 +605,76 @@ def test_a_job_that_lost_a_document_is_not_published(lexbeam, tmp_path, monkeypa
     assert result.code == 1
     assert "5 documents were read, but 4 kept and 0 rejected" in result.err
     assert not (tmp_path / "out" / "latest.json").exists()
+
+
+def test_keyword_weights_are_the_models_unless_others_are_given(lexbeam, tmp_path):
+    corpus = write_jsonl(tmp_path / "in.jsonl", good_documents())
+    weights = tmp_path / "weights.json"
+    # The words of a phrase alone count: the shortest come first in English, longest in Chinese.
+    weights.write_text(
+        json.dumps(
+            {
+                "english_without_attention": {"nw": -1},
+                "chinese_without_attention": {"nw": 1},
+            }
+        )
+    )
+    common = ["--features", "tfidf,textrank", "--quiet"]
+
+    def keywords_of(output: Path) -> dict[str, list[str]]:
+        rows = read_dataset(only_run(output), "documents").to_pylist()
+        return {row["doc_id"]: terms_of(row["keywords"]) for row in rows}
+
+    def run(command: str, name: str, *arguments: str | Path) -> dict[str, list[str]]:
+        output = tmp_path / name
+        given = [command, "--input", corpus, "--output", output, *common, *arguments]
+        assert lexbeam(*given).code == 0
+        return keywords_of(output)
+
+    default = run("run", "default")
+    weighted = run("run", "weighted", "--keyword_weights", weights)
+    assert weighted != default
+    words = [len(term.split()) for term in weighted["rail"]]
+    assert words == sorted(words)
+    characters = [len(term) for term in weighted["tea"]]
+    assert sum(characters[:5]) > sum(characters[-5:])
+    manifest = read_manifest(only_run(tmp_path / "weighted"))
+    assert manifest["config"]["keyword_weights"]["english_without_attention"]["nw"] == -1
+    assert run("transform", "same", "--model", tmp_path / "weighted") == weighted
+    other = run("transform", "other", "--model", tmp_path / "default", "--keyword_weights", weights)
+    assert other == weighted
+
+
+def test_other_keyword_weights_are_another_job(lexbeam, tmp_path):
+    corpus = write_jsonl(tmp_path / "in.jsonl", good_documents())
+    weights = tmp_path / "weights.yaml"
+    weights.write_text("english: {tfidf: 1, nw1: -0.5}\n")
+    command = ["run", "--input", corpus, "--output", tmp_path / "out", "--run_id", "one"]
+    command += ["--features", "tfidf", "--quiet"]
+    assert lexbeam(*command).code == 0
+    result = lexbeam(*command, "--keyword_weights", weights)
+    assert result.code == 2
+    assert "--keyword_weights" in result.err
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[1, 2]", "must hold a mapping"),
+        ("{", "cannot be read"),
+        ("french: {nw: 1}", "'french'"),
+        ("english: {length: 1}", "'length'"),
+        ("english: {nw: much}", "'much': nw must be a finite number"),
+    ],
+)
+def test_wrong_keyword_weights_are_refused_before_anything_runs(lexbeam, tmp_path, text, reason):
+    corpus = write_jsonl(tmp_path / "in.jsonl", good_documents())
+    weights = tmp_path / "weights.yaml"
+    weights.write_text(text)
+    command = ["run", "--input", corpus, "--output", tmp_path / "out"]
+    result = lexbeam(*command, "--keyword_weights", weights)
+    assert result.code == 2
+    assert reason in result.err
+    assert "--keyword_weights" in result.err
+    assert not (tmp_path / "out").exists()
+    assert lexbeam(*command, "--keyword_weights", tmp_path / "none.json").code == 2
