@@ -91,6 +91,38 @@ def log_of_sums(sums: Float64Array, scale: float, floor: float) -> Float64Array:
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def standardise(offsets: Int64Array, features: Float64Array) -> Float64Array:
+    """Features less their mean within the document, in units of their deviation there.
+
+    Args:
+        offsets: (num_documents + 1,) where each document's candidates begin and end.
+        features: (num_features, num_candidates).
+
+    Returns:
+        (num_features, num_candidates); 0 where a feature is the same for all candidates.
+    """
+    standardised = np.zeros(features.shape)
+    for document in range(len(offsets) - 1):
+        first, last = offsets[document], offsets[document + 1]
+        for feature in range(len(features)):
+            values = features[feature]
+            mean = 0.0
+            for i in range(first, last):
+                mean += values[i]
+            mean /= max(last - first, 1)
+            variance = 0.0
+            for i in range(first, last):
+                variance += (values[i] - mean) ** 2
+            deviation = math.sqrt(variance / max(last - first, 1))
+            # What rounding leaves of equal values is no difference.
+            if deviation <= 1e-9 * (abs(mean) + 1.0):
+                continue
+            for i in range(first, last):
+                standardised[feature, i] = (values[i] - mean) / deviation
+    return standardised
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def fuse(offsets: Int64Array, features: Float64Array, weights: Float64Array) -> Float64Array:
     """Weighted sum of features, each standardised within its document.
 
@@ -103,24 +135,11 @@ def fuse(offsets: Int64Array, features: Float64Array, weights: Float64Array) -> 
         (num_candidates,); a feature that is the same for all candidates adds 0.
     """
     scores = np.zeros(features.shape[1])
+    standardised = standardise(offsets, features)
     for document in range(len(offsets) - 1):
-        first, last = offsets[document], offsets[document + 1]
         for feature in range(len(features)):
             weight = weights[document, feature]
-            if weight == 0.0 or last - first < 2:
-                continue
-            values = features[feature]
-            mean = 0.0
-            for i in range(first, last):
-                mean += values[i]
-            mean /= last - first
-            variance = 0.0
-            for i in range(first, last):
-                variance += (values[i] - mean) ** 2
-            deviation = math.sqrt(variance / (last - first))
-            # What rounding leaves of equal values is no difference.
-            if deviation <= 1e-9 * (abs(mean) + 1.0):
-                continue
-            for i in range(first, last):
-                scores[i] += weight * ((values[i] - mean) / deviation)
+            if weight != 0.0:
+                for i in range(offsets[document], offsets[document + 1]):
+                    scores[i] += weight * standardised[feature, i]
     return scores

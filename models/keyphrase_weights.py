@@ -9,7 +9,9 @@ from typing import Any
 
 from lexbeam.models.config import ConfigError
 
-FEATURE_NAMES = ("tfidf", "tr10", "att", "nw", "nw1", "trsub", "rep")
+# The sign that each feature's weight has by what the feature means.
+SIGNS = {"tfidf": 1, "tr10": 1, "att": 1, "nw": -1, "nw1": -1, "trsub": -1, "rep": 1}
+FEATURE_NAMES = tuple(SIGNS)
 
 
 @dataclass(frozen=True)
