@@ -1,8 +1,9 @@
 """Candidate keyphrases of documents: which runs of words might be one.
 
-- **English.** The longest runs `adjective* noun+` (`word_classes.english_class`) of at most five
-  words, in which a gerund counts as a noun where a word stands before it; compared by the Porter
-  stems of their words, joined by a space.
+- **English.** The longest runs `(adjective | noun)* noun` (`word_classes.english_class`) of at most
+  five words, in which a past participle counts as an adjective, and a gerund as a noun where a
+  word stands before it; longer runs are cut where an adjective follows a noun. Compared by the
+  Porter stems of their words, joined by a space.
 - **Chinese.** Every run of one to four adjacent words of at least two characters together that
   holds no stop word, number or punctuation at its beginning, no stop word or punctuation inside,
   and does not begin with a numeral, measure word, localiser or adverb (by jieba's dictionary);
@@ -303,17 +304,23 @@ def _scan_english(
 ) -> int:
     first = begin
     while first < end:
-        head = first
-        while head < end and roles[head] == INSIDE:
-            head += 1
-        last = head
-        while last < end and (roles[last] == CONTENT or (roles[last] == GERUND and last > first)):
-            last += 1
-        if last > head and last - first <= MAX_ENGLISH_WORDS:
+        # A gerund without a word before it is a verb.
+        if roles[first] == GERUND:
+            first += 1
+            continue
+        last = end
+        while last > first and roles[last - 1] == INSIDE:
+            last -= 1
+        if last - first > MAX_ENGLISH_WORDS:
+            last = first
+            while last < end and roles[last] == INSIDE:
+                last += 1
+            while last < end and roles[last] != INSIDE:
+                last += 1
+        if first < last <= first + MAX_ENGLISH_WORDS:
             firsts[size] = first
             lengths[size] = last - first
             size += 1
-        # A gerund without a word before it is a verb.
         first = max(last, first + 1)
     return size
 

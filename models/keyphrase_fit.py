@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from lexbeam.models.keyphrase_kernels import standardise
 from lexbeam.models.keyphrase_weights import FEATURE_NAMES, SIGNS, FeatureWeights
+from lexbeam.models.keyphrases import min_deviations
 
 Float64Array = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]
@@ -145,7 +146,7 @@ class _Data:
         num_documents = len(problem.num_gold)
         found = np.bincount(documents, weights=problem.is_gold, minlength=num_documents)
         shares = problem.is_gold / np.maximum(found, 1.0)[documents]
-        values = standardise(problem.offsets, problem.features)
+        values = standardise(problem.offsets, problem.features, min_deviations())
         return cls(problem, documents, values, shares, found > 0)
 
     def fit(self, chosen: BoolArray, origin: Float64Array, ridge: float) -> Float64Array:

@@ -91,12 +91,15 @@ def log_of_sums(sums: Float64Array, scale: float, floor: float) -> Float64Array:
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def standardise(offsets: Int64Array, features: Float64Array) -> Float64Array:
+def standardise(
+    offsets: Int64Array, features: Float64Array, min_deviations: Float64Array
+) -> Float64Array:
     """Features less their mean within the document, in units of their deviation there.
 
     Args:
         offsets: (num_documents + 1,) where each document's candidates begin and end.
         features: (num_features, num_candidates).
+        min_deviations: (num_features,) the least that each is divided by.
 
     Returns:
         (num_features, num_candidates); 0 where a feature is the same for all candidates.
@@ -117,25 +120,29 @@ def standardise(offsets: Int64Array, features: Float64Array) -> Float64Array:
             # What rounding leaves of equal values is no difference.
             if deviation <= 1e-9 * (abs(mean) + 1.0):
                 continue
+            unit = max(deviation, min_deviations[feature])
             for i in range(first, last):
-                standardised[feature, i] = (values[i] - mean) / deviation
+                standardised[feature, i] = (values[i] - mean) / unit
     return standardised
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def fuse(offsets: Int64Array, features: Float64Array, weights: Float64Array) -> Float64Array:
+def fuse(
+    offsets: Int64Array, features: Float64Array, min_deviations: Float64Array, weights: Float64Array
+) -> Float64Array:
     """Weighted sum of features, each standardised within its document.
 
     Args:
         offsets: (num_documents + 1,) where each document's candidates begin and end.
         features: (num_features, num_candidates).
+        min_deviations: (num_features,) as for `standardise`.
         weights: (num_documents, num_features).
 
     Returns:
         (num_candidates,); a feature that is the same for all candidates adds 0.
     """
     scores = np.zeros(features.shape[1])
-    standardised = standardise(offsets, features)
+    standardised = standardise(offsets, features, min_deviations)
     for document in range(len(offsets) - 1):
         for feature in range(len(features)):
             weight = weights[document, feature]

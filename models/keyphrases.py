@@ -11,7 +11,9 @@ The steps: candidate phrases (`keyphrase_candidates`), counts of phrases in the 
   + 1e-2). Received attention of a sub-word: the sum of softmax(Q K' / sqrt(d)) over heads and
   query positions of the last layer;
 - `nw` words, `nw1` = [one word], `trsub` = highest tf of a longer candidate that contains it
-  divided by its tf (Chinese), `rep` = [at least two occurrences in the corpus].
+  divided by its tf (Chinese), `rep` = [at least two occurrences in the corpus];
+- `pos` = ln(1 + tokens before its first occurrence / 100), whose differences are small in a short
+  text (`keyphrase_weights.MIN_DEVIATIONS`).
 """
 
 from __future__ import annotations
@@ -30,7 +32,12 @@ from lexbeam.models.keyphrase_candidates import EN, OTHER, ZH, Candidates, find_
 from lexbeam.models.keyphrase_candidates import phrase_lists as phrase_lists
 from lexbeam.models.keyphrase_counts import PhraseCounts as PhraseCounts
 from lexbeam.models.keyphrase_counts import cached_phrase_counts as cached_phrase_counts
-from lexbeam.models.keyphrase_weights import FEATURE_NAMES, FeatureWeights, KeyphraseWeights
+from lexbeam.models.keyphrase_weights import (
+    FEATURE_NAMES,
+    MIN_DEVIATIONS,
+    FeatureWeights,
+    KeyphraseWeights,
+)
 from lexbeam.models.phrase_kernels import best_places, number_by_document
 from lexbeam.models.textrank import WordScores
 
@@ -39,6 +46,7 @@ Int64Array = npt.NDArray[np.int64]
 
 _TEXTRANK_SCALE, _TEXTRANK_FLOOR = 100.0, 1e-3
 _ATTENTION_FLOOR = 1e-2
+_POSITION_SCALE = 1e-2
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,7 @@ class CandidateFeatures:
     """Features of a block's candidates.
 
     Attributes:
-        values: (7, num_candidates) float64, rows in the order of `FEATURE_NAMES`.
+        values: (num_features, num_candidates) float64, rows in the order of `FEATURE_NAMES`.
         has_attention: (num_documents,) whether the document was encoded.
     """
 
@@ -91,7 +99,7 @@ def keywords(
     by_document = _document_weights(
         found.block.languages, features.has_attention, weights or KeyphraseWeights()
     )
-    scores = keyphrase_kernels.fuse(offsets, features.values, by_document)
+    scores = keyphrase_kernels.fuse(offsets, features.values, min_deviations(), by_document)
     return _best(batch, found, scores, top_k)
 
 
@@ -148,7 +156,14 @@ def candidate_features(
     )
     rows["trsub"][:] = containing / np.maximum(frequencies, 1)
     rows["rep"][:] = collection >= 2
+    before = found.firsts[found.leads] - found.block.offsets[found.documents]
+    rows["pos"][:] = keyphrase_kernels.log_of_sums(before.astype(np.float64), _POSITION_SCALE, 1.0)
     return CandidateFeatures(values, has_attention)
+
+
+def min_deviations() -> Float64Array:
+    """(num_features,) `keyphrase_weights.MIN_DEVIATIONS`, for the kernels."""
+    return np.array(list(MIN_DEVIATIONS.values()))
 
 
 def received_attention(

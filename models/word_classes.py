@@ -50,6 +50,14 @@ def is_gerund(word: str) -> bool:
     return word not in stop_words("en") and lexicon.english_tag(word) == "VBG"
 
 
+@functools.lru_cache(maxsize=2**16)
+def is_participle(word: str) -> bool:
+    """Whether a lower-case English word may be a past participle, which may precede a noun."""
+    tag = lexicon.english_tag(word)
+    is_past = tag == "VBN" or (tag == "VBD" and word.endswith("ed"))
+    return is_past and word not in stop_words("en")
+
+
 def chinese_class(tag: str | None) -> str:
     """First letter of a dictionary tag; a word that no dictionary has counts as a noun (`n`)."""
     return tag[0] if tag else "n"

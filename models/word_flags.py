@@ -73,6 +73,9 @@ def _english_flags(word: str) -> int:
     node = 0 if word_class == "break" else NODE
     if word_classes.is_gerund(word):
         return GERUND | node
+    if word_classes.is_participle(word):
+        # "distributed system", "measured variable".
+        return INSIDE | node
     return {"break": BREAK, "adjective": INSIDE, "noun": CONTENT}[word_class] | node
 
 

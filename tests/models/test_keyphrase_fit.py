@@ -12,6 +12,7 @@ from lexbeam.models.keyphrase_fit import MIN_DOCUMENTS, FitProblem, fit_weights
 from lexbeam.models.keyphrase_kernels import fuse, standardise
 from lexbeam.models.keyphrase_metrics import GoldDocument, score
 from lexbeam.models.keyphrase_weights import FEATURE_NAMES, SIGNS, FeatureWeights
+from lexbeam.models.keyphrases import min_deviations
 
 START = FeatureWeights(tfidf=0.5, att=0.1, nw=-0.5, rep=0.1)
 # What the gold of `problem_of` follows, in units of START's signs: attention, against its start.
@@ -25,7 +26,7 @@ def problem_of(num_documents: int, seed: int = 0, noise: float = 0.5) -> FitProb
     offsets = row_offsets(lengths)
     features = generator.normal(size=(len(FEATURE_NAMES), offsets[-1]))
     weights = np.array([TRUTH.get(name, 0.0) for name in FEATURE_NAMES])
-    scores = weights @ standardise(offsets, features) + generator.normal(
+    scores = weights @ standardise(offsets, features, min_deviations()) + generator.normal(
         scale=noise, size=offsets[-1]
     )
     is_gold = np.zeros(offsets[-1], np.bool_)
@@ -38,7 +39,7 @@ def problem_of(num_documents: int, seed: int = 0, noise: float = 0.5) -> FitProb
 def macro_f1(problem: FitProblem, weights: FeatureWeights, k: int) -> float:
     """Macro F by the metrics' own code: candidates are named by their places."""
     rows = np.tile(list(weights.as_dict().values()), (len(problem.num_gold), 1))
-    scores = fuse(problem.offsets, problem.features, rows)
+    scores = fuse(problem.offsets, problem.features, min_deviations(), rows)
     lists, gold = [], []
     for document, first in enumerate(problem.offsets[:-1]):
         last = problem.offsets[document + 1]
@@ -54,16 +55,20 @@ def test_features_are_standardised_within_each_document() -> None:
     problem = problem_of(3)
     features = problem.features.copy()
     features[1] = 0.1 + 0.2
-    values = standardise(problem.offsets, features)
+    at_least = np.zeros(len(features))
+    at_least[2] = 50.0
+    values = standardise(problem.offsets, features, at_least)
     assert not values[1].any()
     for first, last in zip(problem.offsets[:-1], problem.offsets[1:], strict=True):
         part = features[:, first:last]
         expected = (part[0] - part[0].mean()) / part[0].std()
         np.testing.assert_allclose(values[0, first:last], expected)
+        # What spreads less than its least deviation counts less.
+        np.testing.assert_allclose(values[2, first:last], (part[2] - part[2].mean()) / 50.0)
 
 
 def test_a_document_of_one_candidate_has_zeros() -> None:
-    assert not standardise(np.array([0, 1, 1]), np.full((2, 1), 3.0)).any()
+    assert not standardise(np.array([0, 1, 1]), np.full((2, 1), 3.0), np.zeros(2)).any()
 
 
 def test_weights_that_explain_the_gold_are_found() -> None:

@@ -72,7 +72,23 @@ def test_english_candidates_are_adjectives_and_nouns() -> None:
 
 def test_trailing_adjectives_are_left_out() -> None:
     assert keys_of("a system red, networks", "en") == ["system", "network"]
-    assert keys_of("system red network", "en") == ["system", "red network"]
+    assert keys_of("system red", "en") == ["system"]
+
+
+def test_adjectives_may_follow_nouns_in_runs_of_five_words() -> None:
+    assert keys_of("quantum mechanical features", "en") == ["quantum mechan featur"]
+    assert keys_of("red graph large system network", "en") == ["red graph larg system network"]
+    # In longer ones they begin another phrase.
+    assert keys_of("red graph large system network house", "en") == [
+        "red graph",
+        "larg system network hous",
+    ]
+
+
+def test_past_participles_precede_nouns() -> None:
+    assert keys_of("distributed systems are measured", "en") == ["distribut system"]
+    # "used" is a stop word.
+    assert keys_of("measured variables used graphs", "en") == ["measur variabl", "graph"]
 
 
 @pytest.mark.parametrize(("num_words", "expected"), [(5, 1), (6, 0)])
@@ -336,6 +352,7 @@ def test_english_features_by_hand() -> None:
                 "nw1": 0.0,
                 "trsub": 0.0,
                 "rep": 1.0,
+                "pos": 0.0,
             }
         ),
         "graph": pytest.approx(
@@ -347,6 +364,8 @@ def test_english_features_by_hand() -> None:
                 "nw1": 1.0,
                 "trsub": 0.0,
                 "rep": 0.0,
+                # After "Red graphs , a".
+                "pos": math.log(1.04),
             }
         ),
     }
@@ -358,11 +377,11 @@ def test_chinese_features_by_hand() -> None:
     units = [(0, 3, 1.0), (3, 5, 2.0), (3, 5, 4.0)]
     features = features_of("图书馆档案。图书馆", "zh", phrase_counts, units)
     expected = {
-        "图书馆": (math.log(3) * (math.log(10 / 5) + 1), math.log(1.01), 1, 1, 1 / 2, 1),
-        "图书馆档案": (math.log(2) * (math.log(10 / 2) + 1), math.log(7.01), 2, 0, 0, 0),
-        "档案": (math.log(2) * (math.log(10 / 2) + 1), math.log(6.01), 1, 1, 1, 0),
+        "图书馆": (math.log(3) * (math.log(10 / 5) + 1), math.log(1.01), 1, 1, 1 / 2, 1, 0),
+        "图书馆档案": (math.log(2) * (math.log(10 / 2) + 1), math.log(7.01), 2, 0, 0, 0, 0),
+        "档案": (math.log(2) * (math.log(10 / 2) + 1), math.log(6.01), 1, 1, 1, 0, math.log(1.01)),
     }
-    names = ("tfidf", "att", "nw", "nw1", "trsub", "rep")
+    names = ("tfidf", "att", "nw", "nw1", "trsub", "rep", "pos")
     assert {key: tuple(row[name] for name in names) for key, row in features.items()} == {
         key: pytest.approx(values) for key, values in expected.items()
     }
@@ -385,8 +404,10 @@ def naive_scores(
     scores = dict.fromkeys(features, 0.0)
     for name, weight in weights.as_dict().items():
         values = np.array([row[name] for row in features.values()])
-        if values.std() > 1e-9:
-            for key, value in zip(features, (values - values.mean()) / values.std(), strict=True):
+        deviation = values.std()
+        if deviation > 1e-9:
+            unit = max(deviation, 1.0) if name == "pos" else deviation
+            for key, value in zip(features, (values - values.mean()) / unit, strict=True):
                 scores[key] += weight * value
     return scores
 
@@ -428,13 +449,10 @@ def test_attention_decides_for_the_attended_phrase() -> None:
     encoded = make_encoded([[(0, 9, 1.0), (start, start + 11, 9.0), (24, 34, 1.0)]])
     batch = make_batch([text], ["en"])
     assert terms_of(keywords(batch, None, encoded, 3))[0] == "blue system"
-    # Without attention all are alike: term order.
-    assert terms_of(keywords(batch, None, None, 3)) == ["blue system", "green town", "red graph"]
-    assert terms_of(keywords(batch, None, make_encoded([None]), 3)) == [
-        "blue system",
-        "green town",
-        "red graph",
-    ]
+    # Without attention the first counts most.
+    for nothing in (None, make_encoded([None])):
+        shown = terms_of(keywords(batch, None, nothing, 3))
+        assert shown == ["red graph", "blue system", "green town"]
 
 
 def test_keywords_bert_ranks_by_attention() -> None:
@@ -477,8 +495,9 @@ def test_chinese_is_shown_normalised() -> None:
 
 def test_top_k_keeps_the_first_of_ties_in_term_order() -> None:
     text = "town, apple, graph, zebra"
+    weights = KeyphraseWeights(english_without_attention=FeatureWeights(tfidf=1.0))
     for top_k in (1, 2, 4):
-        shown = terms_of(keywords(make_batch([text], ["en"]), None, None, top_k))
+        shown = terms_of(keywords(make_batch([text], ["en"]), None, None, top_k, weights))
         assert shown == ["apple", "graph", "town", "zebra"][:top_k]
 
 
