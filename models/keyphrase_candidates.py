@@ -8,9 +8,9 @@
   holds no stop word, number or punctuation at its beginning, no stop word or punctuation inside,
   and does not begin with a numeral, measure word, localiser or adverb (by jieba's dictionary);
   compared by its normalised words, joined as in the text.
-- **Other languages.** Runs of up to three words between stop words, numbers, punctuation and words
-  that are mostly function words (Hiragana; up to three letters of an alphabet); the single words
-  of longer runs.
+- **Other languages.** Runs of up to three words between stop words (`other_stop_words`; where no
+  list fits the document, its words of up to three letters), Hiragana, numbers and punctuation;
+  of longer runs the single words and the pairs of adjacent ones.
 - A document that would have none has its single words.
 
 A single line break inside a sentence (the text goes on with a small letter) does not end a phrase
@@ -31,6 +31,7 @@ import Stemmer
 from lexbeam.models import phrase_strings, schemas
 from lexbeam.models.config import LANGUAGES
 from lexbeam.models.counts import make_lists, row_offsets
+from lexbeam.models.other_stop_words import other_stop_words
 from lexbeam.models.phrase_kernels import number_by_document
 from lexbeam.models.token_blocks import BoolArray, Int8Array, Int32Array, Int64Array, TokenBlock
 from lexbeam.models.word_flags import BREAK, CONTENT, GERUND, INSIDE, ROLE
@@ -212,7 +213,21 @@ def _roles(block: TokenBlock) -> Int8Array:
     roles = np.where(is_word, block.flags & ROLE, BREAK).astype(np.int8)
     numbers = (block.kinds == schemas.NUMBER) & (block.token_languages == ZH)
     roles[numbers] = INSIDE
+    words = np.flatnonzero(is_word & (block.token_languages == OTHER))
+    if len(words):
+        roles[words] = _other_roles(block, words, roles[words])
     return roles
+
+
+def _other_roles(block: TokenBlock, words: Int64Array, roles: Int8Array) -> Int8Array:
+    """(len(words),) roles of the words of documents in other languages; `INSIDE` is a short one."""
+    codes, terms = block.select_terms(block.token_languages == OTHER)
+    documents = block.documents[words]
+    is_stop, has_list = other_stop_words(
+        documents, np.searchsorted(codes, block.codes[words]), terms, block.num_documents
+    )
+    is_function = np.where(has_list[documents], is_stop, roles == INSIDE)
+    return np.where(is_function | (roles == BREAK), BREAK, CONTENT).astype(np.int8)
 
 
 def _forms(block: TokenBlock) -> tuple[Int32Array, pa.StringArray]:
@@ -251,7 +266,7 @@ def _scan_block(
     capacity = 0
     for document in range(len(languages)):
         length = offsets[document + 1] - offsets[document]
-        capacity += length * (MAX_CHINESE_WORDS if languages[document] == ZH else 1)
+        capacity += length * (MAX_CHINESE_WORDS if languages[document] == ZH else 2)
     firsts = np.empty(capacity, dtype=np.int64)
     lengths = np.empty(capacity, dtype=np.int64)
     found = np.zeros(len(languages), dtype=np.bool_)
@@ -332,7 +347,8 @@ def _scan_other(begin: int, end: int, firsts: Int64Array, lengths: Int64Array, s
         lengths[size] = end - begin
         return size + 1
     for first in range(begin, end):
-        firsts[size] = first
-        lengths[size] = 1
-        size += 1
+        for length in range(1, min(2, end - first) + 1):
+            firsts[size] = first
+            lengths[size] = length
+            size += 1
     return size

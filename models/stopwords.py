@@ -16,6 +16,8 @@ from __future__ import annotations
 import functools
 import json
 import unicodedata
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from lexbeam.models import lexicon
 
@@ -57,15 +59,24 @@ def _stop_words(language: str) -> frozenset[str]:
         return frozenset()
     if language not in ("zh", "en"):
         raise ValueError(f"no stop words for the language {language!r}: use zh, en or other")
-    words = _listed_words(language)
+    words = listed_words(language)
     return _english_function_words(words) if language == "en" else words
 
 
-def _listed_words(language: str) -> frozenset[str]:
-    """The list of `stopwords-iso`; its module would parse all 57 languages at import as well."""
+def listed_words(language: str) -> frozenset[str]:
+    """A list of `stopwords-iso` as it is, in lower case of NFKC; by the language's ISO 639-1 code."""
+    return frozenset(unicodedata.normalize("NFKC", word).lower() for word in _lists()[language])
+
+
+def listed_languages() -> list[str]:
+    """Codes of the languages that `stopwords-iso` has."""
+    return sorted(_lists())
+
+
+@functools.cache
+def _lists() -> Mapping[str, list[str]]:
     path = lexicon.package_folder("stopwordsiso") / "stopwords-iso.json"
-    words = json.loads(path.read_text(encoding="utf-8"))[language]
-    return frozenset(unicodedata.normalize("NFKC", word).lower() for word in words)
+    return MappingProxyType(json.loads(path.read_text(encoding="utf-8")))
 
 
 def _english_function_words(listed: frozenset[str]) -> frozenset[str]:

@@ -80,8 +80,10 @@ def _english_flags(word: str) -> int:
 
 
 def _other_flags(word: str) -> int:
-    is_function = _HIRAGANA.fullmatch(word) or _SHORT_ALPHABETIC.fullmatch(word)
-    return (BREAK if is_function else CONTENT) | NODE
+    if _HIRAGANA.fullmatch(word):
+        return BREAK | NODE
+    # What to think of a short word depends on whether its language has a list of stop words.
+    return (INSIDE if _SHORT_ALPHABETIC.fullmatch(word) else CONTENT) | NODE
 
 
 _LANGUAGE_FLAGS = {"zh": _chinese_flags, "en": _english_flags, "other": _other_flags}

@@ -165,15 +165,51 @@ def test_single_characters_are_no_candidate_alone() -> None:
     assert "书" not in keys_of("书，图书馆", "zh")
 
 
-def test_other_languages_are_cut_at_short_words() -> None:
-    text = "le développement durable est un enjeu des sociétés"
-    assert keys_of(text, "other") == ["développement durable", "enjeu", "sociétés"]
-    assert keys_of("図書館の資料", "other") == ["図書館", "資料"]
-    assert keys_of("один большой зелёный крокодил пришёл", "other") == [
-        "один",
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "le développement durable est un enjeu dans les sociétés",
+            ["développement durable", "enjeu", "sociétés"],
+        ),
+        # "wird" and "durch" are stop words of more than three letters, "öl" is no stop word.
+        (
+            "maschinelles Lernen wird durch das Öl gebremst",
+            ["maschinelles lernen", "öl gebremst"],
+        ),
+        (
+            "Машинное обучение используется для оптимизации процессов",
+            ["машинное обучение используется", "оптимизации процессов"],
+        ),
+        ("図書館の資料", ["図書館", "資料"]),
+    ],
+)
+def test_other_languages_are_cut_at_their_stop_words(text: str, expected: list[str]) -> None:
+    assert keys_of(text, "other") == expected
+
+
+def test_without_a_list_of_stop_words_short_words_cut() -> None:
+    assert keys_of("blargon wug zonkor", "other") == ["blargon", "zonkor"]
+
+
+def test_stop_words_are_those_of_the_document() -> None:
+    # "die" is a stop word of German, and of no French text; the documents stand in one block.
+    french = "les machines modernes produisent des pièces sous une presse die"
+    german = "wir sehen die Maschinen und die Pressen in der Fabrik"
+    lists = phrase_lists(make_batch([french, german], ["other", "other"])).to_pylist()
+    assert "presse die" in lists[0]
+    assert lists[1] == ["sehen", "maschinen", "pressen", "fabrik"]
+    assert lists == [keys_of(french, "other"), keys_of(german, "other")]
+
+
+def test_long_runs_of_other_languages_are_words_and_pairs() -> None:
+    assert keys_of("большой зелёный крокодил пришёл", "other") == [
         "большой",
+        "большой зелёный",
         "зелёный",
+        "зелёный крокодил",
         "крокодил",
+        "крокодил пришёл",
         "пришёл",
     ]
 

@@ -55,7 +55,7 @@ def test_agrees_with_scikit_learn_on_function_words() -> None:
 
 
 def test_own_words_stand_in_the_package_list() -> None:
-    listed = stopwords._listed_words("en")
+    listed = stopwords.listed_words("en")
     assert listed >= stopwords._FUNCTION_WORDS
     assert listed >= stopwords._ABBREVIATIONS
 
