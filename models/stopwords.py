@@ -64,7 +64,7 @@ def _stop_words(language: str) -> frozenset[str]:
 
 
 def listed_words(language: str) -> frozenset[str]:
-    """A list of `stopwords-iso` as it is, in lower case of NFKC; by the language's ISO 639-1 code."""
+    """A list of `stopwords-iso` as it is, in lower case of NFKC, by its ISO 639-1 code."""
     return frozenset(unicodedata.normalize("NFKC", word).lower() for word in _lists()[language])
 
 
