@@ -19,7 +19,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from lexbeam.models.counts import row_offsets
+from lexbeam.models.keyphrase_candidates import Candidates
 from lexbeam.models.keyphrase_kernels import standardise
+from lexbeam.models.keyphrase_metrics import GoldDocument, normal_form
 from lexbeam.models.keyphrase_weights import FEATURE_NAMES, SIGNS, FeatureWeights
 from lexbeam.models.keyphrases import min_deviations
 
@@ -61,6 +64,48 @@ class FitProblem:
         """(num_candidates,) document of each candidate."""
         lengths = np.diff(self.offsets)
         return np.repeat(np.arange(len(lengths)), lengths)
+
+
+def make_problem(
+    found: Candidates, contents: Sequence[str], features: Float64Array, gold: Sequence[GoldDocument]
+) -> FitProblem:
+    """The problem of a block of documents, each of which counts once.
+
+    Args:
+        found: their candidates.
+        contents: their texts.
+        features: (num_features, num_candidates) of `keyphrases.candidate_features`.
+        gold: their gold phrases.
+    """
+    rows = zip(
+        found.documents.tolist(),
+        found.starts[found.leads].tolist(),
+        found.ends[found.leads].tolist(),
+        strict=True,
+    )
+    is_gold = [
+        normal_form(contents[row][start:end], gold[row].language) in gold[row].gold
+        for row, start, end in rows
+    ]
+    return FitProblem(
+        offsets=row_offsets(np.bincount(found.documents, minlength=len(gold))),
+        features=features,
+        is_gold=np.array(is_gold, np.bool_),
+        num_gold=np.array([len(document.gold) for document in gold], np.int64),
+        weights=np.ones(len(gold)),
+    )
+
+
+def join_problems(problems: Sequence[FitProblem]) -> FitProblem:
+    """Several problems as one; none may be missing."""
+    lengths = [np.diff(problem.offsets) for problem in problems]
+    return FitProblem(
+        offsets=row_offsets(np.concatenate(lengths)),
+        features=np.concatenate([problem.features for problem in problems], axis=1),
+        is_gold=np.concatenate([problem.is_gold for problem in problems]),
+        num_gold=np.concatenate([problem.num_gold for problem in problems]),
+        weights=np.concatenate([problem.weights for problem in problems]),
+    )
 
 
 @dataclass(frozen=True)

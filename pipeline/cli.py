@@ -1,4 +1,4 @@
-"""The command line: `lexbeam run | fit | transform | verify | inspect | models`.
+"""The command line: `lexbeam run | fit | transform | evaluate | verify | inspect | models`.
 
 Only the standard library and light modules are imported before a command's options have been
 checked, so that help and usage errors answer at once.
@@ -66,11 +66,17 @@ def main_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, text in _JOBS.items():
         commands.add_parser(name, help=text, add_help=False)
+    commands.add_parser("evaluate", help="score a run's keywords against gold", add_help=False)
     verify = commands.add_parser("verify", help="check a run's files against its manifest")
     verify.add_argument("run", metavar="RUN", help="OUT/runs/RUN_ID, or OUT for its latest run")
     inspect = commands.add_parser("inspect", help="show a run, or one of its documents")
     inspect.add_argument("run", metavar="RUN", help="OUT/runs/RUN_ID, or OUT for its latest run")
     inspect.add_argument("doc_id", metavar="DOC_ID", nargs="?", help="id of a document")
+    inspect.add_argument(
+        "--diversity",
+        action="store_true",
+        help="leave near-duplicates and sub-phrases out of the keyword lists that are shown",
+    )
     models = commands.add_parser("models", help="list the models, or fetch one")
     actions = models.add_subparsers(dest="action", metavar="ACTION", required=True)
     actions.add_parser("list", help="the catalogue, and what is here")
@@ -108,6 +114,8 @@ def _complain(message: str, code: int) -> int:
 def _dispatch(arguments: list[str]) -> int:
     if arguments and arguments[0] in _JOBS:
         return _job(arguments[0], arguments[1:])
+    if arguments and arguments[0] == "evaluate":
+        return _evaluate(arguments[1:])
     parser = main_parser()
     parsed = parser.parse_args(arguments)
     if parsed.command is None:
@@ -197,14 +205,43 @@ def _verify(path: str) -> int:
     return EXIT_FAILED if problems else EXIT_DONE
 
 
+def _evaluate(arguments: Sequence[str]) -> int:
+    from lexbeam.pipeline.evaluation_options import evaluation_options, parse_evaluate
+
+    parsed = parse_evaluate(arguments)
+    from lexbeam.pipeline import evaluate, evaluation_fit, evaluation_view, gold, runs
+    from lexbeam.pipeline.quiet import quiet_libraries
+
+    quiet_libraries(verbose=False)
+    settings = evaluate.EvaluationOptions(**evaluation_options(parsed))
+    run = runs.find_run(parsed.run)
+    plan = evaluate.load(run, settings.ks)
+    matched = [evaluate.match(run, plan, gold.read_gold(path)) for path in parsed.gold]
+    report = evaluate.evaluate(run, matched, settings)
+    print("\n".join(evaluation_view.evaluation_lines(report)))
+    if parsed.fit_weights:
+        fitted = evaluation_fit.fit_to_gold(run, plan, matched, settings, _say)
+        runs.write_json("fit_weights", parsed.fit_weights, fitted.weights.as_dict())
+        report["fit"] = evaluation_view.fit_json(fitted)
+        print("\n".join(evaluation_view.fit_lines(fitted)))
+        print(f"weights: {parsed.fit_weights}")
+    if parsed.json:
+        runs.write_json("json", parsed.json, report)
+    return EXIT_DONE
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 def _inspect(parsed: argparse.Namespace) -> int:
     from lexbeam.pipeline import inspect, runs
 
     run = runs.find_run(parsed.run)
     if parsed.doc_id is None:
-        print("\n".join(inspect.run_lines(run)))
+        print("\n".join(inspect.run_lines(run, diverse=parsed.diversity)))
     else:
-        print("\n".join(inspect.document_lines(run, parsed.doc_id)))
+        print("\n".join(inspect.document_lines(run, parsed.doc_id, diverse=parsed.diversity)))
     return EXIT_DONE
 
 
@@ -219,7 +256,7 @@ def _models(parsed: argparse.Namespace) -> int:
     from lexbeam.pipeline import prepare
 
     try:
-        print(prepare.pull_model(parsed.name, lambda line: print(line, file=sys.stderr)))
+        print(prepare.pull_model(parsed.name, _say))
     except ModelError as error:
         raise UsageError(str(error)) from error
     return EXIT_DONE

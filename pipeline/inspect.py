@@ -18,15 +18,18 @@ _KEYWORDS_SHOWN = 8
 _LABELS = {"keywords": "fused"}
 
 
-def run_lines(run: RunDir) -> list[str]:
-    """Summary, topics and a few documents; raises UsageError where the run is unfinished."""
+def run_lines(run: RunDir, *, diverse: bool = False) -> list[str]:
+    """Summary, topics and a few documents; raises UsageError where the run is unfinished.
+
+    diverse: leave near-duplicates out of the keyword lists.
+    """
     if not run.is_complete():
         raise UsageError(f"run {run.run_id} is not finished: run the same command again to resume")
     manifest = read_json(run.manifest)
     lines = summary_lines(manifest)
     lines += _topic_lines(run, manifest)
     if manifest["command"] != "fit":
-        lines += _document_lines(run)
+        lines += _document_lines(run, diverse=diverse)
     return lines
 
 
@@ -76,17 +79,17 @@ def _documents(run: RunDir, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
                 yield from batch.to_pylist()
 
 
-def _document_lines(run: RunDir) -> list[str]:
+def _document_lines(run: RunDir, *, diverse: bool) -> list[str]:
     """A few documents, taken evenly from the whole run."""
     from lexbeam.pipeline.publish import num_rows
 
     total = sum(num_rows(path) for path in run.parts("documents"))
     shown = {total * i // _DOCUMENTS_SHOWN for i in range(_DOCUMENTS_SHOWN)}
     columns = ("doc_id", "language", "title", *KEYWORD_COLUMNS)
+    found = (row for index, row in enumerate(_documents(run, columns)) if index in shown)
     rows = [
         [shorten(row["doc_id"], 18), row["language"], shorten(row["title"] or "", 34), _best(row)]
-        for index, row in enumerate(_documents(run, columns))
-        if index in shown
+        for row in (map(_without_near_duplicates, found) if diverse else found)
     ]
     if not rows:
         return []
@@ -101,12 +104,27 @@ def _best(row: Mapping[str, Any]) -> str:
     return ""
 
 
+def _without_near_duplicates(row: dict[str, Any]) -> dict[str, Any]:
+    """The document with `keyphrase_diversity.diverse_places` of its keyword lists."""
+    from lexbeam.models.keyphrase_diversity import diverse_places
+
+    shown = dict(row)
+    for column in KEYWORD_COLUMNS:
+        if row[column] is not None:
+            places = diverse_places([entry["term"] for entry in row[column]], row["language"])
+            shown[column] = [row[column][place] for place in places]
+    return shown
+
+
 def _terms(keywords: Sequence[Mapping[str, Any]], number: int) -> str:
     return " · ".join(printable(keyword["term"]) for keyword in keywords[:number])
 
 
-def document_lines(run: RunDir, doc_id: str) -> list[str]:
-    """All that the run says of one document; raises UsageError where it has none of that id."""
+def document_lines(run: RunDir, doc_id: str, *, diverse: bool = False) -> list[str]:
+    """All that the run says of one document; raises UsageError where it has none of that id.
+
+    diverse: leave near-duplicates out of the keyword lists.
+    """
     import pyarrow.compute as pc
 
     from lexbeam.transforms.part_files import read_part
@@ -116,7 +134,9 @@ def document_lines(run: RunDir, doc_id: str) -> list[str]:
         table_ = read_part(path)
         found = table_.filter(pc.equal(table_["doc_id"], doc_id))
         if found.num_rows:
-            return _one_document(found.to_pylist()[0], topic_terms(run, manifest))
+            row = found.to_pylist()[0]
+            row = _without_near_duplicates(row) if diverse else row
+            return _one_document(row, topic_terms(run, manifest))
     for path in run.parts("errors"):
         table_ = read_part(path)
         found = table_.filter(pc.equal(table_["doc_id"], doc_id))

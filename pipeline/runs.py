@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from lexbeam.models.config import ConfigError
 from lexbeam.pipeline.errors import UsageError
 from lexbeam.transforms import storage
 
@@ -93,6 +94,14 @@ def read_json(path: str) -> dict[str, Any]:
 def json_bytes(value: Any) -> bytes:
     """Readable JSON; the same value gives the same bytes."""
     return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def write_json(option: str, path: str, value: Any) -> None:
+    """Write what an option asks for; raises ConfigError naming it where the file cannot be."""
+    try:
+        storage.put_overwrite(path, json_bytes(value))
+    except (OSError, ValueError) as error:
+        raise ConfigError(option, path, f"cannot be written: {error}") from error
 
 
 def latest_run(output: str) -> RunDir:
