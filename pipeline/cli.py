@@ -217,7 +217,7 @@ def _evaluate(arguments: Sequence[str]) -> int:
     run = runs.find_run(parsed.run)
     plan = evaluate.load(run, settings.ks)
     matched = [evaluate.match(run, plan, gold.read_gold(path)) for path in parsed.gold]
-    report = evaluate.evaluate(run, matched, settings)
+    report = evaluate.evaluate(run, plan, matched, settings)
     print("\n".join(evaluation_view.evaluation_lines(report)))
     if parsed.fit_weights:
         fitted = evaluation_fit.fit_to_gold(run, plan, matched, settings, _say)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from lexbeam.models.config import LANGUAGES
@@ -17,13 +16,13 @@ from lexbeam.models.keyphrase_metrics import (
     score,
 )
 from lexbeam.models.schemas import KEYWORD_COLUMNS
-from lexbeam.models.tfidf import read_text_config
 from lexbeam.models.tokens import Tokenizer
 from lexbeam.pipeline.errors import UsageError
 from lexbeam.pipeline.evaluation_documents import (
     RunDocument,
     documents_with_gold,
     first_id,
+    run_tokenizer,
     tokenized,
     with_contents,
 )
@@ -96,19 +95,25 @@ def match(run: RunDir, plan: Plan, gold: GoldSet) -> Matched:
     return Matched(gold, documents, len(ids) - len({d.doc_id for d in documents}), note)
 
 
-def evaluate(run: RunDir, matched: Sequence[Matched], options: EvaluationOptions) -> dict[str, Any]:
+def evaluate(
+    run: RunDir, plan: Plan, matched: Sequence[Matched], options: EvaluationOptions
+) -> dict[str, Any]:
     """Score every keyword column of the run, and the baselines, on each gold set and language.
 
     Args:
         run: with documents.
+        plan: of the run.
         matched: gold sets.
         options: how to score.
 
     Returns:
         JSON-able: `run_id`, `options`, `sections` (a list, for each gold set and language) and
         `topics`.
+
+    Raises:
+        UsageError: the run's corpus model is not there any more.
     """
-    tokenizer = Tokenizer(read_text_config(Path(run.model)))
+    tokenizer = run_tokenizer(run, plan)
     return {
         "run_id": run.run_id,
         "options": {

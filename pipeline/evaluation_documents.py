@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from lexbeam.models.schemas import KEYWORD_COLUMNS
+from lexbeam.models.tfidf import read_text_config
 from lexbeam.models.tokens import Tokenizer
+from lexbeam.pipeline.errors import UsageError
 from lexbeam.pipeline.plan import Plan
 from lexbeam.pipeline.runs import RunDir
 from lexbeam.transforms import splits
@@ -120,6 +123,17 @@ def _read_again(
             if sha256(row["content"].encode()).hexdigest() == hashes[row["doc_id"]]:
                 contents[row["doc_id"]] = row["content"]
     return [replace(document, content=contents.get(document.doc_id)) for document in documents]
+
+
+def run_tokenizer(run: RunDir, plan: Plan) -> Tokenizer:
+    """The tokenizer that the run's documents were tokenized with.
+
+    Raises UsageError if the corpus model of the run is not there any more.
+    """
+    try:
+        return Tokenizer(read_text_config(Path(plan.model_dir(run))))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"the corpus model of run {run.run_id} cannot be read: {error}") from error
 
 
 def tokenized(documents: Sequence[RunDocument], tokenizer: Tokenizer) -> pa.RecordBatch:

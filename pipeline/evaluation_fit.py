@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -29,11 +28,10 @@ from lexbeam.models.keyphrase_fit import (
 )
 from lexbeam.models.keyphrase_weights import FEATURE_NAMES, KeyphraseWeights
 from lexbeam.models.keyphrases import candidate_features
-from lexbeam.models.tfidf import read_text_config
 from lexbeam.models.tokens import Tokenizer
 from lexbeam.pipeline.errors import UsageError
 from lexbeam.pipeline.evaluate import EvaluationOptions, Matched
-from lexbeam.pipeline.evaluation_documents import RunDocument, tokenized
+from lexbeam.pipeline.evaluation_documents import RunDocument, run_tokenizer, tokenized
 from lexbeam.pipeline.plan import Plan
 from lexbeam.pipeline.runs import RunDir
 from lexbeam.transforms.threads import kernel_threads
@@ -143,14 +141,13 @@ class _FeatureSource:
         config = FeatureConfig(
             features=plan.config.features,
             top_k=plan.config.top_k,
-            model_dir=run.model,
+            model_dir=plan.model_dir(run),
             has_topics=False,
         )
         encoder = None
         if plan.encoder is not None:
             encoder = _load_encoder(plan.encoder, plan.config.encoder)
-        tokenizer = Tokenizer(read_text_config(Path(run.model)))
-        return cls(plan, tokenizer, FeatureModels.load(config), encoder)
+        return cls(plan, run_tokenizer(run, plan), FeatureModels.load(config), encoder)
 
     def problem(self, matched: Matched, documents: Sequence[RunDocument]) -> FitProblem:
         """The problem of one gold set's documents, which weigh 1 together."""

@@ -55,6 +55,10 @@ class Plan:
     identity: Mapping[str, Any]
     versions: Mapping[str, str] = field(default_factory=dict)
 
+    def model_dir(self, run: RunDir) -> str:
+        """Folder of the corpus models that the run's documents are extracted with."""
+        return self.model_source or run.model
+
     @property
     def num_splits(self) -> int:
         """Units of work."""

@@ -116,7 +116,7 @@ class Workspace:
     @property
     def model_dir(self) -> str:
         """Folder of the corpus models that extract uses."""
-        return self.plan.model_source or self.run.model
+        return self.plan.model_dir(self.run)
 
     @property
     def keep_columns(self) -> tuple[str, ...]:
