@@ -17,11 +17,12 @@ protocol:
   Chinese, jieba.analyse's TF-IDF and TextRank on the same text.
 
   A phrase is right if it equals a gold one: lower case of NFKC; English words
-  by their Porter stems. Phrases that are equal by this count once. P@k = right ones among the first k / phrases among the
-  first k; R@k = right ones / gold phrases; F@k = 2PR / (P + R). Macro figures
-  are means over documents (F of each document, then the mean), micro ones come
-  from the sums over documents. `present` counts only the gold phrases that
-  occur in the document. Documents without a gold phrase are left out.
+  by their Porter stems. Phrases that are equal by this count once. P@k =
+  right ones among the first k / phrases among the first k; R@k = right ones /
+  gold phrases; F@k = 2PR / (P + R). Macro figures are means over documents (F
+  of each document, then the mean), micro ones come from the sums over
+  documents. `present` counts only the gold phrases that occur in the
+  document. Documents without a gold phrase are left out.
 
   `fused better by` is the mean difference of F@k between the fused keywords
   and the row, in points, with its 95 % interval by paired bootstrap over
