@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from lexbeam.models.config import LANGUAGES
@@ -171,7 +171,7 @@ def _section(
         "present_keyphrases": _num_present(gold) if has_contents else None,
         "note": matched.note,
         "rows": [
-            _row(name, lists, gold, options, is_column=name in columns, present=has_contents)
+            score_row(name, lists, gold, options, kind="column" if name in columns else "baseline")
             for name in lists
         ],
     }
@@ -217,33 +217,33 @@ def _diverse(lists: Sequence[Sequence[str]], language: str) -> list[list[str]]:
     return [[phrases[i] for i in diverse_places(phrases, language)] for phrases in lists]
 
 
-def _row(
-    name: str,
-    lists: Lists,
-    gold: Sequence[GoldDocument],
-    options: EvaluationOptions,
-    *,
-    is_column: bool,
-    present: bool,
+def score_row(
+    name: str, lists: Lists, gold: Sequence[GoldDocument], options: EvaluationOptions, kind: str
 ) -> dict[str, Any]:
-    """Scores of one list at every k, and how much better the fused keywords are."""
+    """Scores of one of the lists at every k, and how much better the fused keywords are.
+
+    Args:
+        name: of the list; `keywords` is the fused one.
+        lists: phrases of every document, best first, by name.
+        gold: of the same documents; present phrases are scored where they are known.
+        options: ks and bootstrap.
+        kind: what sort of list it is.
+
+    Returns:
+        JSON-able: `name`, `kind`, and `at`: for each k `all`, `present` and `fused_better_by`.
+    """
     at: dict[str, Any] = {}
     for k in options.ks:
         scores = score(lists[name], gold, k)
         values: dict[str, Any] = {"all": _averages(scores)}
-        if present:
+        if all(document.present is not None for document in gold):
             values["present"] = _averages(score(lists[name], gold, k, present_only=True))
         if name != FUSED and FUSED in lists:
             fused = score(lists[FUSED], gold, k)
             better = paired_bootstrap(fused.f1, scores.f1, options.samples, options.seed)
-            values["fused_better_by"] = {
-                "mean": better.mean,
-                "low": better.low,
-                "high": better.high,
-                "p": better.p,
-            }
+            values["fused_better_by"] = asdict(better)
         at[str(k)] = values
-    return {"name": name, "kind": "column" if is_column else "baseline", "at": at}
+    return {"name": name, "kind": kind, "at": at}
 
 
 def _averages(scores: KeyphraseScores) -> dict[str, Any]:

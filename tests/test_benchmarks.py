@@ -6,12 +6,13 @@ import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from types import ModuleType
 
 import pytest
 
+from lexbeam.models.keyphrase_baselines import jieba_keywords
 from tests.conftest import ROOT
 
 SCRIPTS = sorted((ROOT / "benchmarks").glob("*.py"))
@@ -26,17 +27,31 @@ ENGLISH = ["Trains run on rails.", "Stations lie along the line.", "Signals guar
 
 
 @pytest.fixture(scope="module")
-def memory() -> Iterator[ModuleType]:
-    path = ROOT / "benchmarks" / "memory.py"
-    spec = importlib.util.spec_from_file_location("benchmarks_memory", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # A dataclass looks its module up there.
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+def script_module() -> Iterator[Callable[[str], ModuleType]]:
+    """`script_module(name)`: a script of benchmarks/ as a module."""
+    loaded: list[str] = []
+
+    def load(name: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(
+            f"benchmarks_{name}", ROOT / "benchmarks" / f"{name}.py"
+        )
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        # A dataclass looks its module up there.
+        sys.modules[spec.name] = module
+        loaded.append(spec.name)
+        spec.loader.exec_module(module)
+        return module
+
+    yield load
+    for name in loaded:
+        del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def memory(script_module) -> ModuleType:
+    return script_module("memory")
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
@@ -161,3 +176,78 @@ def test_encoders_are_compared_on_the_same_texts(shared_corpora):
     (hits,) = (line for line in lines if line[0] == "retrieval")
     assert hits[3] == "torch-float32"
     assert float(hits[4].rstrip(",")) > 0.9  # 24 texts: their first lines find them
+
+
+@pytest.fixture(scope="module")
+def gold_corpus(tmp_path_factory):
+    """The Chinese sample documents that have gold keyphrases, and these."""
+    gold = ROOT / "examples" / "gold.jsonl"
+    rows = map(json.loads, gold.read_text(encoding="utf-8").splitlines())
+    keywords = {row["id"]: row["keywords"] for row in rows}
+    lines = (ROOT / "examples" / "corpus" / "zh.jsonl").read_text(encoding="utf-8").splitlines()
+    path = tmp_path_factory.mktemp("gold") / "corpus.jsonl"
+    with path.open("w", encoding="utf-8") as out:
+        for document in map(json.loads, lines):
+            found = keywords.get(document["id"], [])
+            out.write(json.dumps({**document, "keywords": found}, ensure_ascii=False) + "\n")
+    return path
+
+
+def keyphrases_script(*options):
+    command = [sys.executable, ROOT / "benchmarks" / "keyphrases.py", *options]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def jieba_f1(gold_corpus) -> float:
+    """Macro F at 5 of `jieba.analyse.extract_tags`, by hand."""
+    documents = map(json.loads, gold_corpus.read_text(encoding="utf-8").splitlines())
+    values = []
+    for document in documents:
+        if document["keywords"]:
+            contents = [f"{document['title']}\n{document['text']}"]
+            (found,) = jieba_keywords(contents, "tfidf", 5)
+            right = len(set(found) & set(document["keywords"]))
+            values.append(2 * right / (len(found) + len(document["keywords"])))
+    return sum(values) / len(values)
+
+
+@pytest.mark.slow
+def test_keyphrases_of_peers_are_scored_as_lexbeams(gold_corpus, tmp_path):
+    report = tmp_path / "figures.json"
+    result = keyphrases_script(
+        *("--gold", gold_corpus, "--features", "tfidf,textrank", "--k", "5", "--json", report),
+        *("--peers", "jieba_tfidf,jieba_textrank", "--timed_documents", "6"),
+    )
+    assert result.returncode == 0, result.stderr
+    (section,) = json.loads(report.read_text(encoding="utf-8"))
+    rows = {row["name"]: row for row in section["rows"]}
+    columns = ["keywords", "keywords_textrank", "keywords_tfidf"]
+    assert list(rows) == [*columns, "first phrases", "jieba TF-IDF", "jieba TextRank"]
+    fused = rows["keywords"]["at"]["5"]["all"]["macro"]["f1"]
+    for name, row in rows.items():
+        assert (row["ms"] is None) == (name == "first phrases")
+        assert row["ms"] is None or row["ms"] > 0
+        if name != "keywords":
+            better = row["at"]["5"]["fused_better_by"]["mean"]
+            assert better == pytest.approx(fused - row["at"]["5"]["all"]["macro"]["f1"])
+        assert f"{name} " in result.stdout
+    assert 0 < section["cost"]["fused_ms"] < rows["keywords"]["ms"]
+    assert section["cost"]["documents"] == 6
+    found = rows["jieba TF-IDF"]["at"]["5"]["all"]["macro"]["f1"]
+    assert found == pytest.approx(jieba_f1(gold_corpus))
+
+
+def test_a_peer_that_is_not_known_is_named_before_anything_runs(gold_corpus):
+    result = keyphrases_script("--gold", gold_corpus, "--peers", "jieba_tfidf,no_such_peer")
+    assert result.returncode == 1
+    assert result.stderr.startswith("--peers: no no_such_peer; there are jieba_tfidf,")
+    assert result.stdout == ""
+
+
+def test_a_peer_that_is_not_installed_is_named(script_module, monkeypatch):
+    peers = script_module("keyphrase_peers")
+    gone = peers.PEERS["yake"]._replace(module="no_such_module")
+    monkeypatch.setitem(peers.PEERS, "yake", gone)
+    peers.require_peers(["jieba_tfidf"])
+    with pytest.raises(SystemExit, match=r"not installed: no_such_module(.|\n)*keyphrases-peers"):
+        peers.require_peers(["jieba_tfidf", "yake"])
