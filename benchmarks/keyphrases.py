@@ -37,6 +37,8 @@ from keyphrase_peers import PEERS, require_peers, use_one_core
 _ONE_CORE = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 _PEERS_SCRIPT = str(Path(__file__).with_name("keyphrase_peers.py"))
 _RUNS = 3
+# A language of fewer documents is one that the text was taken for by mistake.
+_FEWEST_DOCUMENTS = 10
 
 
 def run_child(*command: str, given: Any) -> dict[str, Any]:
@@ -192,7 +194,10 @@ def run_lexbeam(corpus: Path, output: Path, options: argparse.Namespace) -> None
 
 
 def compare(corpus: Path, output: Path, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """A section of `lexbeam evaluate` for each language, with the peers' rows and `ms` in all."""
+    """A section of `lexbeam evaluate` for each language, with the peers' rows and `ms` in all.
+
+    Languages of fewer than 10 documents are left out.
+    """
     from lexbeam.pipeline import evaluate
     from lexbeam.pipeline.gold import read_gold
     from lexbeam.pipeline.runs import find_run
@@ -202,6 +207,8 @@ def compare(corpus: Path, output: Path, options: argparse.Namespace) -> Iterator
     plan = evaluate.load(run, settings.ks)
     matched = evaluate.match(run, plan, read_gold(str(corpus)))
     for section in evaluate.evaluate(run, plan, [matched], settings)["sections"]:
+        if section["documents"] < _FEWEST_DOCUMENTS:
+            continue
         documents = matched.of_language(section["language"])
         gold = matched.gold_documents(documents)
         contents = [document.content or "" for document in documents]
