@@ -12,8 +12,9 @@ import pytest
 
 from lexbeam.models import encoder
 from lexbeam.models.keyphrase_diversity import diverse_places
-from lexbeam.models.keyphrase_weights import KeyphraseWeights, read_weights
-from lexbeam.pipeline import quiet
+from lexbeam.models.keyphrase_fit import FitProblem, fit_weights
+from lexbeam.models.keyphrase_weights import FEATURE_NAMES, KeyphraseWeights, read_weights
+from lexbeam.pipeline import evaluation_fit, quiet
 from lexbeam.pipeline.cli import main
 from lexbeam.pipeline.errors import UsageError
 from lexbeam.pipeline.gold import read_gold
@@ -363,6 +364,29 @@ def test_fitted_weights_are_used_by_a_run(sample, job, evaluate, tmp_path: Path)
     assert report["fit"]["notes"] == []
 
 
+def watch_problems(monkeypatch) -> list[FitProblem]:
+    """What weights are fitted to from now on, in order: English, then Chinese."""
+    problems = []
+
+    def watched(problem, *args):
+        problems.append(problem)
+        return fit_weights(problem, *args)
+
+    monkeypatch.setattr(evaluation_fit, "fit_weights", watched)
+    return problems
+
+
+def test_gold_sets_weigh_alike(sample, evaluate, tmp_path, monkeypatch) -> None:
+    rows = [{"id": key, "keywords": words} for key, words in gold_by_id().items()]
+    chinese = [row for row in rows if row["id"].startswith("zh")]
+    small = write_jsonl(tmp_path / "small.jsonl", chinese[:2])
+    large = write_jsonl(tmp_path / "large.jsonl", chinese[2:])
+    problems = watch_problems(monkeypatch)
+    evaluate(sample, "--gold", small, large, "--fit_weights", tmp_path / "w.json")
+    (problem,) = problems
+    assert problem.weights.tolist() == pytest.approx([1 / 2] * 2 + [1 / 10] * 10)
+
+
 def test_too_little_gold_leaves_the_weights(sample, evaluate, lexbeam, tmp_path: Path) -> None:
     rows = [{"id": key, "keywords": words} for key, words in gold_by_id().items()]
     few = write_jsonl(tmp_path / "few.jsonl", rows[:4] + rows[12:])
@@ -388,7 +412,10 @@ def test_weights_are_fitted_with_attention_too(lexbeam, evaluate, tmp_path, monk
         "--max_seq_length", "64",
     )  # fmt: skip
     assert result.code == 0, result.err
+    problems = watch_problems(monkeypatch)
     report, _ = evaluate(output, "--gold", GOLD, "--k", "5", "--fit_weights", tmp_path / "w.json")
+    attention = [problem.features[FEATURE_NAMES.index("att")].any() for problem in problems]
+    assert attention == [True, False, True, False]
     assert "keywords_bert" in [row["name"] for row in report["sections"][0]["rows"]]
     for language, name in (("en", "english"), ("zh", "chinese")):
         fused = row_of(report, language, "keywords")["all"]["macro"]["f1"]
