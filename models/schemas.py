@@ -57,6 +57,8 @@ MARKS = (
     "dropped",
     "first_source",
     "first_position",
+    "died_stage",
+    "died_message",
     "encode_error_type",
     "encode_error_message",
 )

@@ -16,7 +16,7 @@ from importlib import metadata
 from typing import Any
 
 from lexbeam.models.config import ConfigError
-from lexbeam.pipeline import options
+from lexbeam.pipeline import options, supervised, supervisor
 from lexbeam.pipeline.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -85,11 +85,16 @@ def main_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
+def main(arguments: Sequence[str] | None = None, *, supervise: bool = True) -> int:
+    """Run one command; returns the exit code.
+
+    Args:
+        arguments: of the command line, without the program's name; None: those of this process.
+        supervise: carry out a job in a child, and again where it dies; else in this process.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _dispatch(arguments)
+        return _dispatch(arguments, supervise=supervise)
     except (ConfigError, UsageError) as error:
         return _complain(str(error), EXIT_USAGE)
     except TooManyRejectedError as error:
@@ -106,14 +111,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_DONE
 
 
+def _warn(line: str) -> None:
+    print(f"lexbeam: {line}", file=sys.stderr, flush=True)
+
+
 def _complain(message: str, code: int) -> int:
     print(f"lexbeam: error: {message}", file=sys.stderr, flush=True)
     return code
 
 
-def _dispatch(arguments: list[str]) -> int:
+def _dispatch(arguments: list[str], *, supervise: bool) -> int:
     if arguments and arguments[0] in _JOBS:
-        return _job(arguments[0], arguments[1:])
+        return _job(arguments[0], arguments[1:], supervise=supervise)
     if arguments and arguments[0] == "evaluate":
         return _evaluate(arguments[1:])
     parser = main_parser()
@@ -126,7 +135,7 @@ def _dispatch(arguments: list[str]) -> int:
     return _verify(parsed.run) if parsed.command == "verify" else _inspect(parsed)
 
 
-def _job(command: str, arguments: list[str]) -> int:
+def _job(command: str, arguments: list[str], *, supervise: bool) -> int:
     parser = job_parser(command)
     given, beam_args = options.parse_job_options(parser, arguments)
     settings = options.run_settings(given, beam_args)
@@ -134,6 +143,10 @@ def _job(command: str, arguments: list[str]) -> int:
     model_path = given.get("model")
     if command == "transform" and not model_path:
         raise UsageError("--model is required: a run, or the folder model/ of one")
+    if supervised.is_supervised():
+        supervised.begin()
+    elif supervise:
+        return supervisor.supervise([command, *arguments], settings.stall_timeout, _warn)
     try:
         _run_job(command, config, settings, given, model_path)
     except (ConfigError, UsageError, TooManyRejectedError, JobError):

@@ -22,7 +22,7 @@ from lexbeam.pipeline.errors import UsageError
 from lexbeam.pipeline.options import LDA_OPTIONS, JobConfig
 from lexbeam.pipeline.plan import resolved_config, tokenizer_fingerprint
 from lexbeam.pipeline.runs import RunDir, absolute, find_run, json_bytes, read_json
-from lexbeam.transforms import storage
+from lexbeam.transforms import checksums, storage
 
 if TYPE_CHECKING:
     from lexbeam.pipeline.stages import Workspace
@@ -49,7 +49,7 @@ def copy_dictionaries(run: RunDir, text: TextConfig) -> TextConfig:
         if source is not None:
             copies[option] = storage.join(run.model, f"{option}.txt")
             storage.make_parent(copies[option])
-            storage.put_if_absent(copies[option], storage.read_bytes(source))
+            checksums.put_if_absent(copies[option], storage.read_bytes(source))
     return replace(text, **copies)
 
 
@@ -76,7 +76,7 @@ def write_config(work: Workspace) -> None:
     }
     path = storage.join(work.run.model, "config.json")
     storage.make_parent(path)
-    storage.put_if_absent(path, json_bytes(values))
+    checksums.put_if_absent(path, json_bytes(values))
 
 
 def check_topic_mass(work: Workspace) -> None:

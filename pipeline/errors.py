@@ -7,6 +7,8 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_TOO_MANY_REJECTED = 3
 EXIT_INTERRUPTED = 130
+# Of the job to its supervisor alone: a worker process died that Beam would wait for.
+EXIT_WORKER_DIED = 70
 
 
 class UsageError(ValueError):

@@ -8,7 +8,16 @@ from dataclasses import replace
 
 import pyarrow.compute as pc
 
-from lexbeam.pipeline import corpus_model, launch, prepare, publish, stages
+from lexbeam.pipeline import (
+    corpus_model,
+    isolation,
+    launch,
+    prepare,
+    publish,
+    repair,
+    stages,
+    supervised,
+)
 from lexbeam.pipeline.errors import JobError, TooManyRejectedError, UsageError
 from lexbeam.pipeline.options import RunSettings
 from lexbeam.pipeline.plan import Plan
@@ -33,10 +42,12 @@ def run_job(run: RunDir, plan: Plan, settings: RunSettings, view: ProgressView) 
     counts do not add up.
     """
     launch.share_cores(settings.beam_args)
+    supervised.say(run=run.path, run_id=run.run_id)
     with held(run):
         if run.is_complete():  # by another process, just before this one held the run
             publish.finish(run, keep_intermediate=settings.keep_intermediate)
             return
+        repair.remove_damaged(run, view.say)
         if plan.command != "transform":
             text = corpus_model.copy_dictionaries(run, plan.config.text)
             plan = replace(plan, config=replace(plan.config, text=text))
@@ -58,7 +69,7 @@ def _carry_out(work: Workspace, settings: RunSettings, view: ProgressView) -> No
 
     def run_stages(todo: Sequence[Stage], total: int | None) -> None:
         for stage in todo:
-            _run_stage(stage, settings, view, total)
+            _run_stage(work, stage, settings, view, total)
 
     run_stages([stages.tokenize(work), stages.drop_duplicates(work)], None)
     num_documents = publish.documents_in(work)
@@ -91,12 +102,22 @@ def _later_stages(work: Workspace) -> list[Stage]:
     return todo
 
 
-def _run_stage(stage: Stage, settings: RunSettings, view: ProgressView, total: int | None) -> None:
+def _run_stage(
+    work: Workspace, stage: Stage, settings: RunSettings, view: ProgressView, total: int | None
+) -> None:
     if stage.is_done():
         return
+    timeout = settings.stall_timeout / 2 or None
+
+    def isolate_suspects() -> None:
+        isolation.isolate_suspects(work, stage, timeout, view, verbose=settings.verbose)
+
     with view.stage(stage.name, stage.passes or total):
+        isolate_suspects()
         for build in stage.pipelines():
             launch.run_pipeline(build, settings.beam_args, stage.name)
+        # Where a cluster starts dead workers again, they become suspects while the pipeline runs.
+        isolate_suspects()
     if not stage.is_done():
         raise JobError(f"stage {stage.name} ended, but some of its files are missing")
 

@@ -78,6 +78,7 @@ class RunSettings:
         worker_ram: bytes of memory that a worker has, or `auto`.
         max_error_fraction: more rejected documents than max(10, fraction x documents) fail the run.
         keep_intermediate: leave the parts of inner stages in the run's folder.
+        stall_timeout: seconds without progress after which the job is taken to hang; 0: never.
         quiet: no progress and no summary.
         verbose: also log what the libraries below say.
         beam_args: options that go to Beam unchanged.
@@ -90,6 +91,7 @@ class RunSettings:
     worker_ram: str | int = "auto"
     max_error_fraction: float = 0.01
     keep_intermediate: bool = False
+    stall_timeout: int = 3600
     quiet: bool = False
     verbose: bool = False
     beam_args: tuple[str, ...] = ()
@@ -101,6 +103,7 @@ class RunSettings:
         fraction = self.max_error_fraction
         require(0.0 <= fraction <= 1.0, "max_error_fraction", fraction, "must lie in [0, 1]")
         require_choice("lda_execution", self.lda_execution, ("auto", *LDA_EXECUTIONS))
+        require_at_least("stall_timeout", self.stall_timeout, 0)
         for option in ("split_size", "worker_ram"):
             value = getattr(self, option)
             if value != "auto":
@@ -302,6 +305,12 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--keep_intermediate", action="store_true", help="keep the parts of inner stages")
     add(
+        "--stall_timeout",
+        type=int,
+        metavar="SECONDS",
+        help="start the job again when it makes no progress for so long; 0: never (default: 3600)",
+    )
+    add(
         "--config",
         metavar="FILE",
         help="YAML file with any of these options; the command line wins",
@@ -446,6 +455,6 @@ def run_settings(options: Mapping[str, Any], beam_args: tuple[str, ...]) -> RunS
         raise UsageError("--output is required: the folder that gets runs/RUN_ID")
     names = _same(
         "output", "run_id", "split_size", "lda_execution", "worker_ram",
-        "max_error_fraction", "keep_intermediate", "quiet", "verbose",
+        "max_error_fraction", "keep_intermediate", "stall_timeout", "quiet", "verbose",
     )  # fmt: skip
     return RunSettings(**pick(options, names), beam_args=beam_args)

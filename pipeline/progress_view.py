@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from lexbeam.pipeline import supervised
 from lexbeam.transforms import progress
 
 _BAR_WIDTH = 28
@@ -60,7 +61,8 @@ class ProgressView:
             watcher.start()
             succeeded = False
             try:
-                yield
+                with supervised.stage(name, path):
+                    yield
                 succeeded = True
             finally:
                 progress.flush()

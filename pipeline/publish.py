@@ -16,7 +16,7 @@ from lexbeam.pipeline.errors import JobError, UsageError
 from lexbeam.pipeline.plan import Plan, spec_to_json
 from lexbeam.pipeline.runs import DATASETS, RunDir, json_bytes, latest_run, read_json
 from lexbeam.pipeline.versions import installed_versions
-from lexbeam.transforms import storage
+from lexbeam.transforms import checksums, storage
 from lexbeam.transforms.part_files import open_part, part_statistics, read_part
 
 if TYPE_CHECKING:
@@ -107,7 +107,10 @@ def padding_ratio(work: Workspace) -> float | None:
 
 
 def published_files(run: RunDir) -> list[dict[str, Any]]:
-    """Every file of the run with rows (of Parquet), bytes and SHA-256, in order of path."""
+    """Every file of the run with rows (of Parquet), bytes and SHA-256, in order of path.
+
+    Raises JobError where one was damaged since it was committed.
+    """
     files = []
     for folder in (*DATASETS, "model"):
         files += [_file_entry(run, file.path) for file in storage.list_tree(run.file(folder))]
@@ -116,11 +119,13 @@ def published_files(run: RunDir) -> list[dict[str, Any]]:
 
 
 def _file_entry(run: RunDir, path: str) -> dict[str, Any]:
-    entry: dict[str, Any] = {
-        "path": run.relative(path),
-        "bytes": storage.stat(path).size,
-        "sha256": storage.sha256_file(path),
-    }
+    found = checksums.checksum(path)
+    if path != run.plan and found != checksums.kept_checksum(path):
+        raise JobError(
+            f"{path} is not as it was written: the run is not published; "
+            "the same command makes the file again"
+        )
+    entry: dict[str, Any] = {"path": run.relative(path), **found}
     if path.endswith(".parquet"):
         entry["rows"] = num_rows(path)
     return entry
@@ -189,6 +194,8 @@ def put_manifest(run: RunDir, manifest: Mapping[str, Any]) -> bool:
 def finish(run: RunDir, *, keep_intermediate: bool) -> None:
     """What follows the commit, and is done again where it was cut off; _SUCCESS ends it."""
     manifest = read_json(run.manifest)
+    for folder in (*DATASETS, "model"):
+        checksums.remove_checksums(run.file(folder), root=run.path)
     if not keep_intermediate:
         storage.delete_tree(run.intermediate, root=run.path)
     latest = storage.join(run.output, "latest.json")

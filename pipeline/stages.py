@@ -11,15 +11,18 @@ import pyarrow as pa
 
 from lexbeam.models import schemas
 from lexbeam.models.features import FeatureConfig
+from lexbeam.pipeline import corpus_model
 from lexbeam.pipeline.plan import Plan
 from lexbeam.pipeline.runs import RunDir
 from lexbeam.transforms import storage
+from lexbeam.transforms.attempts import Attempts
 from lexbeam.transforms.count import (
     CountDocumentFrequency,
     CountFolders,
     CountTermsOfDocuments,
     MergeCounts,
 )
+from lexbeam.transforms.died import DiedRows
 from lexbeam.transforms.duplicates import DropDuplicateIds
 from lexbeam.transforms.encode import EncodeDocuments
 from lexbeam.transforms.extract import (
@@ -32,13 +35,16 @@ from lexbeam.transforms.fit import FitVocabulary
 from lexbeam.transforms.fit_topics import FitTopics
 from lexbeam.transforms.lda_checkpoints import LdaCheckpoints
 from lexbeam.transforms.lda_passes import distributed_fit
-from lexbeam.transforms.part_files import Columns, PartFolder, ZippedParts
-from lexbeam.transforms.parts import ReadSplits, WriteParts
+from lexbeam.transforms.part_files import BlockSource, Columns, PartFolder, ZippedParts
+from lexbeam.transforms.parts import ReadSplits, SplitWork, WriteParts
 from lexbeam.transforms.tokenize import SplitSource, TokenizeDocuments
 from lexbeam.transforms.topic_files import TopicFiles
 
 Build = Callable[[beam.Pipeline], object]
 """Adds transforms to a pipeline."""
+
+# Folders beside those of the stages.
+ATTEMPTS, DIED = "attempts", "died"
 
 
 @dataclass(frozen=True)
@@ -51,12 +57,27 @@ class Stage:
             has run, since what it does may follow from what that one wrote.
         is_done: whether all it writes is there already.
         passes: of a stage that goes over the corpus several times; it reports passes.
+        splits: of a stage that works on each split by itself; else None.
     """
 
     name: str
     pipelines: Callable[[], Iterable[Build]]
     is_done: Callable[[], bool]
     passes: int | None = None
+    splits: MapOfSplits | None = None
+
+
+@dataclass(frozen=True)
+class MapOfSplits:
+    """A stage that works on each split by itself.
+
+    Attributes:
+        work: the splits that it reads and the parts that it writes.
+        build: adds the stage's transforms to a pipeline, for this work or a part of it.
+    """
+
+    work: SplitWork
+    build: Callable[[beam.Pipeline, SplitWork], object]
 
 
 def _single(
@@ -64,6 +85,15 @@ def _single(
 ) -> Stage:
     """A stage of one pipeline."""
     return Stage(name, lambda: [build], is_done, passes)
+
+
+def _map(name: str, splits: MapOfSplits) -> Stage:
+    """A stage of one pipeline, which works on each split by itself."""
+
+    def build(pipeline: beam.Pipeline) -> object:
+        return splits.build(pipeline, splits.work)
+
+    return Stage(name, lambda: [build], lambda: not splits.work.missing(), splits=splits)
 
 
 @dataclass(frozen=True)
@@ -114,6 +144,16 @@ class Workspace:
         return PartFolder(self.run.file("errors"), self.plan.num_splits)
 
     @property
+    def died(self) -> DiedRows:
+        """Documents that made a process die."""
+        return DiedRows(storage.join(self.run.intermediate, DIED))
+
+    def splits(self, stage: str, source: BlockSource, *folders: PartFolder) -> SplitWork:
+        """What a stage has to do that reads the source and writes into the folders."""
+        marks = Attempts(storage.join(self.run.intermediate, ATTEMPTS, stage))
+        return SplitWork(source, folders, marks)
+
+    @property
     def model_dir(self) -> str:
         """Folder of the corpus models that extract uses."""
         return self.plan.model_dir(self.run)
@@ -130,7 +170,8 @@ class Workspace:
 
     def token_columns(self, *names: str) -> ZippedParts:
         """Some columns of the tokens parts, with the dropped rows marked."""
-        return ZippedParts((Columns(self.tokens, self.tokens_schema, names),), self.dropped)
+        columns = Columns(self.tokens, self.tokens_schema, names)
+        return ZippedParts((columns,), self.dropped, died=self.died)
 
     def extract_source(self) -> ZippedParts:
         """Everything that extract needs, zipped row by row."""
@@ -143,7 +184,7 @@ class Workspace:
             schema = schemas.encoded_part_schema(self.plan.encoder.dimensions)
             renamed = tuple((name, f"encode_{name}") for name in ("error_type", "error_message"))
             columns.append(Columns(self.encoded, schema, tuple(schema.names), renamed))
-        return ZippedParts(tuple(columns), self.dropped)
+        return ZippedParts(tuple(columns), self.dropped, died=self.died)
 
     def extract_config(self, *, has_topics: bool) -> ExtractConfig:
         """What extract writes."""
@@ -162,17 +203,18 @@ class Workspace:
 
 def tokenize(work: Workspace) -> Stage:
     """Read, detect the language, segment."""
-    source = SplitSource(work.run.plan, work.keep_columns)
+    source = SplitSource(work.run.plan, work.keep_columns, died=work.died)
 
-    def build(pipeline: beam.Pipeline) -> object:
+    def build(pipeline: beam.Pipeline, splits: SplitWork) -> object:
+        (tokens,) = splits.folders
         return (
             pipeline
-            | "ReadSplits" >> ReadSplits(source, (work.tokens,))
+            | "ReadSplits" >> ReadSplits(splits)
             | "TokenizeDocuments" >> TokenizeDocuments(work.plan.config.text, work.keep_columns)
-            | "WriteTokens" >> WriteParts(work.tokens, work.tokens_schema, "tokenize")
+            | "WriteTokens" >> WriteParts(tokens, work.tokens_schema, "tokenize")
         )
 
-    return _single("tokenize", build, work.tokens.is_complete)
+    return _map("tokenize", MapOfSplits(work.splits("tokenize", source, work.tokens), build))
 
 
 def drop_duplicates(work: Workspace) -> Stage:
@@ -188,10 +230,10 @@ def count(work: Workspace) -> Stage:
     """Count words and phrases."""
     source = work.token_columns("content", "language", "tokens", "kinds", "starts", "ends")
 
-    def build(pipeline: beam.Pipeline) -> object:
-        return pipeline | "CountDocumentFrequency" >> CountDocumentFrequency(source, work.counts)
+    def build(pipeline: beam.Pipeline, splits: SplitWork) -> object:
+        return pipeline | "CountDocumentFrequency" >> CountDocumentFrequency(splits)
 
-    return _single("count", build, work.counts.splits.is_complete)
+    return _map("count", MapOfSplits(work.splits("count", source, work.counts.splits), build))
 
 
 def merge_counts(work: Workspace) -> Stage:
@@ -221,15 +263,16 @@ def bag_of_words(work: Workspace) -> Stage:
     source = work.token_columns("content", "language", "tokens", "kinds", "starts", "ends")
     vocabulary = storage.join(work.model_dir, "vocabulary.parquet")
 
-    def build(pipeline: beam.Pipeline) -> object:
+    def build(pipeline: beam.Pipeline, splits: SplitWork) -> object:
+        (bow,) = splits.folders
         return (
             pipeline
-            | "ReadSplits" >> ReadSplits(source, (work.bow,))
+            | "ReadSplits" >> ReadSplits(splits)
             | "CountTermsOfDocuments" >> CountTermsOfDocuments(vocabulary)
-            | "WriteBow" >> WriteParts(work.bow, schemas.BOW, "bow")
+            | "WriteBow" >> WriteParts(bow, schemas.BOW, "bow")
         )
 
-    return _single("bow", build, work.bow.is_complete)
+    return _map("bow", MapOfSplits(work.splits("bow", source, work.bow), build))
 
 
 def fit_topics(work: Workspace) -> Stage:
@@ -259,37 +302,52 @@ def encode(work: Workspace) -> Stage:
     source = work.token_columns("content")
     schema = schemas.encoded_part_schema(spec.dimensions)
 
-    def build(pipeline: beam.Pipeline) -> object:
+    def build(pipeline: beam.Pipeline, splits: SplitWork) -> object:
+        (encoded,) = splits.folders
         return (
             pipeline
-            | "ReadSplits" >> ReadSplits(source, (work.encoded,))
+            | "ReadSplits" >> ReadSplits(splits)
             | "EncodeDocuments" >> EncodeDocuments(spec, work.plan.config.encoder)
-            | "WriteEncoded" >> WriteParts(work.encoded, schema, "encode")
+            | "WriteEncoded" >> WriteParts(encoded, schema, "encode")
         )
 
-    return _single("encode", build, work.encoded.is_complete)
+    return _map("encode", MapOfSplits(work.splits("encode", source, work.encoded), build))
 
 
 def extract(work: Workspace, *, has_topics: bool) -> Stage:
     """Keywords, topics and embeddings of every document."""
     config = work.extract_config(has_topics=has_topics)
-    folders = (work.documents, work.errors)
 
-    def build(pipeline: beam.Pipeline) -> object:
+    def build(pipeline: beam.Pipeline, splits: SplitWork) -> object:
+        documents, errors = splits.folders
         extracted = (
             pipeline
-            | "ReadSplits" >> ReadSplits(work.extract_source(), folders)
+            | "ReadSplits" >> ReadSplits(splits)
             | "ExtractFeatures" >> ExtractFeatures(config)
         )
-        documents = extracted.documents | "WriteDocuments" >> WriteParts(
-            work.documents, config.schema, "extract"
+        return (
+            extracted.documents
+            | "WriteDocuments" >> WriteParts(documents, config.schema, "extract"),
+            extracted[ERRORS] | "WriteErrors" >> WriteParts(errors, schemas.ERRORS, "errors"),
         )
-        errors = extracted[ERRORS] | "WriteErrors" >> WriteParts(
-            work.errors, schemas.ERRORS, "errors"
-        )
-        return documents, errors
 
-    return _single("extract", build, lambda: all(folder.is_complete() for folder in folders))
+    splits = work.splits("extract", work.extract_source(), work.documents, work.errors)
+    return _map("extract", MapOfSplits(splits, build))
+
+
+def map_stage(work: Workspace, name: str) -> Stage:
+    """A stage that works on each split by itself, by its name."""
+    if name == "extract":
+        has_topics = corpus_model.topic_metrics(work)["num_topics"] > 0
+        return extract(work, has_topics=has_topics)
+    by_name = {
+        "tokenize": tokenize,
+        "count": count,
+        "bow": bag_of_words,
+        "encode": encode,
+        "errors": collect_errors,
+    }
+    return by_name[name](work)
 
 
 def collect_errors(work: Workspace) -> Stage:
@@ -297,12 +355,13 @@ def collect_errors(work: Workspace) -> Stage:
     names = ("doc_id", "source", "position", "error_type", "error_message")
     source = work.token_columns(*names)
 
-    def build(pipeline: beam.Pipeline) -> object:
+    def build(pipeline: beam.Pipeline, splits: SplitWork) -> object:
+        (errors,) = splits.folders
         return (
             pipeline
-            | "ReadSplits" >> ReadSplits(source, (work.errors,))
+            | "ReadSplits" >> ReadSplits(splits)
             | "CollectErrors" >> CollectErrors()
-            | "WriteErrors" >> WriteParts(work.errors, schemas.ERRORS, "errors")
+            | "WriteErrors" >> WriteParts(errors, schemas.ERRORS, "errors")
         )
 
-    return _single("errors", build, work.errors.is_complete)
+    return _map("errors", MapOfSplits(work.splits("errors", source, work.errors), build))

@@ -18,7 +18,7 @@ def folder_with_a_sample_run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
     arguments = ["run", "--quiet", "--input", str(ROOT / "examples" / "corpus")]
     arguments += ["--output", str(folder / "out" / "sample"), "--num_topics", "6"]
-    assert main([*arguments, "--features", TEXT_FEATURES]) == 0
+    assert main([*arguments, "--features", TEXT_FEATURES], supervise=False) == 0
     return folder
 
 

@@ -22,8 +22,8 @@ from lexbeam.models.token_blocks import Int8Array, Int64Array
 from lexbeam.models.vocabulary import cached_vocabulary
 from lexbeam.transforms import blocks, progress
 from lexbeam.transforms.map_blocks import MapBlocksDoFn
-from lexbeam.transforms.part_files import BlockSource, PartFolder, open_part, write_row_groups
-from lexbeam.transforms.parts import ListIndices, ListMissing
+from lexbeam.transforms.part_files import PartFolder, open_part, write_row_groups
+from lexbeam.transforms.parts import ListIndices, ListSplits, SplitWork
 from lexbeam.transforms.threads import kernel_threads, map_in_order
 
 NUM_PARTITIONS = 32
@@ -176,17 +176,19 @@ def _round(sums: list[counts.CountSums]) -> Iterator[pa.Table]:
 class CountSplitDoFn(beam.DoFn):  # type: ignore[misc]
     """A split's counts into its part, which is committed when it is whole."""
 
-    def __init__(self, source: BlockSource, folders: CountFolders) -> None:
-        self._source = source
-        self._folders = folders
+    def __init__(self, work: SplitWork) -> None:
+        self._work = work
         self._documents = Metrics.counter("CountDocumentFrequency", "documents-in")
 
     def process(self, split: int) -> None:
-        path = self._folders.splits.part(split)
-        write_row_groups(path, row_groups_of(self._counted(split)), distinct=("term",))
+        (folder,) = self._work.folders
+        row_groups = row_groups_of(self._counted(split))
+        with self._work.attempt(split):
+            write_row_groups(folder.part(split), row_groups, distinct=("term",))
 
     def _counted(self, split: int) -> Iterator[Counts]:
-        for counted in map_in_order(count_block, self._source.batches(split), kernel_threads()):
+        batches = self._work.source.batches(split)
+        for counted in map_in_order(count_block, batches, kernel_threads()):
             frequencies = counted.documents["document_frequency"]
             num_documents = pc.sum(frequencies, min_count=0).as_py()
             self._documents.inc(num_documents)
@@ -219,19 +221,19 @@ class MergeCountsDoFn(beam.DoFn):  # type: ignore[misc]
 class CountDocumentFrequency(beam.PTransform):  # type: ignore[misc]
     """Counts words, phrases and documents of every split into its part.
 
-    Counts are as large as the text, so they go through files: only indices are shuffled.
+    Counts are as large as the text, so they go through files: only indices are shuffled. The work
+    has one folder, `CountFolders.splits`.
     """
 
-    def __init__(self, source: BlockSource, folders: CountFolders) -> None:
+    def __init__(self, work: SplitWork) -> None:
         super().__init__()
-        self._source = source
-        self._folders = folders
+        self._work = work
 
     def expand(self, pbegin: beam.pvalue.PBegin) -> beam.PCollection:
         return (
             pbegin
-            | "MissingSplits" >> ListMissing((self._folders.splits,))
-            | "CountSplit" >> beam.ParDo(CountSplitDoFn(self._source, self._folders))
+            | "Splits" >> ListSplits(self._work)
+            | "CountSplit" >> beam.ParDo(CountSplitDoFn(self._work))
         )
 
 

@@ -18,6 +18,7 @@ from lexbeam.models.failures import error_text
 from lexbeam.models.features import FeatureConfig, FeatureModels, document_features
 from lexbeam.transforms import blocks
 from lexbeam.transforms.bisect import process_bisecting
+from lexbeam.transforms.died import PROCESS_DIED
 from lexbeam.transforms.map_blocks import MapBlocksDoFn
 from lexbeam.transforms.tokenize import TOKENIZE_FAILED
 
@@ -127,15 +128,19 @@ def error_rows(block: pa.RecordBatch) -> pa.RecordBatch:
 
 def _error_columns(block: pa.RecordBatch) -> list[str]:
     names = ["doc_id", "source", "position", "error_type", "error_message", "dropped"]
-    names += ["first_source", "first_position", "encode_error_type", "encode_error_message"]
+    names += ["first_source", "first_position", "died_stage", "died_message"]
+    names += ["encode_error_type", "encode_error_message"]
     return [name for name in names if name in block.schema.names]
 
 
 def _reason(document: dict[str, object]) -> tuple[str, object, object]:
     """Stage, type and message of a rejected document."""
     if document["error_type"] is not None:
-        stage = "tokenize" if document["error_type"] == TOKENIZE_FAILED else "read"
+        is_read = document["error_type"] not in (TOKENIZE_FAILED, PROCESS_DIED)
+        stage = "read" if is_read else "tokenize"
         return stage, document["error_type"], document["error_message"]
+    if document["died_stage"] is not None:
+        return str(document["died_stage"]), PROCESS_DIED, document["died_message"]
     if document["dropped"]:
         place = f"{document['first_source']}, position {document['first_position']}"
         message = f"id {document['doc_id']!r} stands first in {place}"

@@ -20,7 +20,7 @@ from lexbeam.models.vocabulary import (
     fallback_config,
     prune_counts,
 )
-from lexbeam.transforms import storage
+from lexbeam.transforms import checksums, storage
 from lexbeam.transforms.count import CountFolders
 from lexbeam.transforms.part_files import PartFolder, read_part, write_part
 
@@ -37,7 +37,7 @@ def commit_saved(save: Callable[[Path], None], path: str) -> bool:
     with tempfile.TemporaryDirectory(prefix="lexbeam-") as folder:
         temporary = Path(folder, "saved")
         save(temporary)
-        return storage.commit_file(str(temporary), path)
+        return checksums.commit_file(str(temporary), path)
 
 
 def documents_by_language(folders: CountFolders) -> dict[str, int]:
@@ -95,7 +95,7 @@ class FitVocabularyDoFn(beam.DoFn):  # type: ignore[misc]
         self._write_terms(vocabulary)
         limits_path = storage.join(self._model_dir, LIMITS_FILE)
         storage.make_parent(limits_path)
-        storage.put_if_absent(limits_path, json.dumps(asdict(limits), sort_keys=True).encode())
+        checksums.put_if_absent(limits_path, json.dumps(asdict(limits), sort_keys=True).encode())
         phrases = fit_phrases(self._folders)
         commit_saved(phrases.save, storage.join(self._model_dir, "phrases.parquet"))
         # The vocabulary last: where it stands, the stage is done.

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lexbeam.models import lda
-from lexbeam.transforms import storage
+from lexbeam.transforms import checksums, storage
 from lexbeam.transforms.part_files import json_text
 
 Int64Array = npt.NDArray[np.int64]
@@ -94,7 +94,7 @@ class LdaCheckpoints:
 
     def _put(self, path: str, data: bytes) -> None:
         storage.make_parent(path)
-        storage.put_if_absent(path, data)
+        checksums.put_if_absent(path, data)
 
     def _folders(self) -> list[int]:
         """Passes that have a folder, committed or not."""
@@ -136,6 +136,11 @@ class LdaCheckpoints:
                 raise ValueError(f"{path}: not a readable checkpoint: {error}") from error
             counts[terms] = rows
         return lda.LdaState(progress, counts)
+
+
+def is_pass(folder_name: str) -> bool:
+    """Whether a folder of this name holds the checkpoint of a pass."""
+    return _PASS.match(folder_name) is not None
 
 
 def _block_name(number: int) -> str:

@@ -20,7 +20,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from lexbeam.models import lda
 from lexbeam.models.config import LdaConfig
-from lexbeam.transforms import progress, storage
+from lexbeam.transforms import checksums, progress, storage
 from lexbeam.transforms.lda_checkpoints import LdaCheckpoints
 from lexbeam.transforms.parts import ListIndices
 from lexbeam.transforms.threads import kernel_threads
@@ -78,7 +78,7 @@ class WriteSizeDoFn(beam.DoFn):  # type: ignore[misc]
     def process(self, element: Keyed) -> None:
         size = lda.CorpusSize(*np.frombuffer(element[1], "<i8").tolist())
         storage.make_parent(self._files.size_file)
-        storage.put_if_absent(self._files.size_file, json.dumps(size._asdict()).encode())
+        checksums.put_if_absent(self._files.size_file, json.dumps(size._asdict()).encode())
 
 
 class MeasureCorpus(beam.PTransform):  # type: ignore[misc]

@@ -24,8 +24,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lexbeam.transforms import storage
+from lexbeam.transforms import checksums, storage
 from lexbeam.transforms.block_size import BLOCK_ROWS
+from lexbeam.transforms.died import DiedRow, DiedRows
 from lexbeam.transforms.threads import kernel_threads
 
 # A row group ends after so many rows, or the row that fills so many bytes: a rule on rows alone, so
@@ -124,7 +125,7 @@ class PartWriter:
             self._writer.add_key_value_metadata({STATISTICS_KEY: text.encode()})
         self._writer.close()
         try:
-            return storage.commit_file(self._temporary, self.path)
+            return checksums.commit_file(self._temporary, self.path)
         finally:
             self._remove()
 
@@ -225,7 +226,7 @@ def write_row_groups(path: str, tables: Iterable[pa.Table], distinct: Sequence[s
             for table in itertools.chain([first], tables):
                 # One call makes one row group unless the table is larger than this.
                 writer.write_table(table, row_group_size=max(1, table.num_rows))
-        return storage.commit_file(temporary, path)
+        return checksums.commit_file(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)
 
@@ -283,12 +284,15 @@ class ZippedParts:
     """Row-aligned parts of several stages, side by side.
 
     Where `dropped` names the folder of dropped rows, the column `dropped` (bool) says which rows
-    are later documents of an id, and `first_source` and `first_position` where the first stands.
+    are not to be worked on: later documents of an id, with `first_source` and `first_position`
+    where the first stands; and documents that made a process die, with `died_stage` and
+    `died_message`.
     """
 
     columns: tuple[Columns, ...]
     dropped: PartFolder | None = None
     block_rows: int = BLOCK_ROWS
+    died: DiedRows | None = None
 
     @property
     def schema(self) -> pa.Schema:
@@ -303,6 +307,7 @@ class ZippedParts:
         rows_per_block = self._rows_per_block(split)
         readers = [self._column_batches(columns, split, rows_per_block) for columns in self.columns]
         dropped = self._dropped_rows(split)
+        died = self.died.of_split(split) if self.died else {}
         first_row = 0
         for batches in itertools.zip_longest(*readers):
             num_rows = max(batch.num_rows for batch in batches if batch is not None)
@@ -310,7 +315,8 @@ class ZippedParts:
                 raise ValueError(f"parts of split {split} are not row-aligned at row {first_row}")
             arrays = [array for batch in batches for array in batch.columns]
             if self.dropped:
-                arrays += _dropped_columns(dropped, first_row, num_rows)
+                rows = range(first_row, first_row + num_rows)
+                arrays += _dropped_columns(dropped, died, rows)
             yield pa.RecordBatch.from_arrays(arrays, schema=self.schema)
             first_row += num_rows
 
@@ -348,17 +354,22 @@ _DROPPED_FIELDS = [
     pa.field("dropped", pa.bool_()),
     pa.field("first_source", pa.string()),
     pa.field("first_position", pa.int64()),
+    pa.field("died_stage", pa.string()),
+    pa.field("died_message", pa.string()),
 ]
 
 
 def _dropped_columns(
-    dropped: Mapping[int, tuple[str, int]], first_row: int, num_rows: int
+    dropped: Mapping[int, tuple[str, int]], died: Mapping[int, DiedRow], rows: range
 ) -> list[pa.Array]:
-    firsts = [dropped.get(row) for row in range(first_row, first_row + num_rows)]
+    firsts = [dropped.get(row) for row in rows]
+    deaths = [died.get(row) for row in rows]
     columns = (
-        [first is not None for first in firsts],
+        [row in dropped or row in died for row in rows],
         [first and first[0] for first in firsts],
         [first and first[1] for first in firsts],
+        [death and death.stage for death in deaths],
+        [death and death.message for death in deaths],
     )
     return [
         pa.array(column, field.type) for column, field in zip(columns, _DROPPED_FIELDS, strict=True)

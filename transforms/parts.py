@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
@@ -11,29 +13,72 @@ import pyarrow as pa
 from apache_beam.metrics import Metrics
 
 from lexbeam.transforms import blocks, progress
+from lexbeam.transforms.attempts import Attempts
 from lexbeam.transforms.part_files import BlockSource, PartFolder, PartWriter
 from lexbeam.transforms.threads import kernel_threads
 
 
-class ListMissingDoFn(beam.DoFn):  # type: ignore[misc]
-    """The splits that some folder still lacks a part of."""
+@dataclass(frozen=True)
+class SplitWork:
+    """What a map stage has to do: to read splits, and to write a part of each into each folder.
 
-    def __init__(self, folders: tuple[PartFolder, ...]) -> None:
-        self._folders = folders
+    Attributes:
+        source: where the splits are read from.
+        folders: where the parts go.
+        attempts: the stage's marks; None: leave none.
+        only: the one split to work on; None: all that some folder still lacks a part of.
+    """
+
+    source: BlockSource
+    folders: tuple[PartFolder, ...]
+    attempts: Attempts | None = None
+    only: int | None = None
+
+    def missing(self) -> list[int]:
+        """The splits that some folder still lacks a part of."""
+        return sorted({index for folder in self.folders for index in folder.missing()})
+
+    def suspects(self) -> list[int]:
+        """Of these the ones over which processes have died too often to begin them again."""
+        found = self.attempts.suspects() if self.attempts else set()
+        return [split for split in self.missing() if split in found] if found else []
+
+    def todo(self) -> list[int]:
+        """The splits to work on now."""
+        if self.only is not None:
+            return [self.only]
+        suspects = self.suspects()
+        return [split for split in self.missing() if split not in suspects]
+
+    def attempt(self, split: int) -> AbstractContextManager[None]:
+        """What holds a mark on a split while it is worked on."""
+        return self.attempts.mark(split) if self.attempts else nullcontext()
+
+
+class ListSplitsDoFn(beam.DoFn):  # type: ignore[misc]
+    """The splits to work on."""
+
+    def __init__(self, work: SplitWork) -> None:
+        self._work = work
 
     def process(self, _: None) -> Iterable[int]:
-        return sorted({index for folder in self._folders for index in folder.missing()})
+        return self._work.todo()
 
 
 class ReadBlocksDoFn(beam.DoFn):  # type: ignore[misc]
-    """Reads a split block by block; the block that ends it comes last."""
+    """Reads a split block by block; the block that ends it comes last.
 
-    def __init__(self, source: BlockSource) -> None:
-        self._source = source
+    The stage's other transforms work on each block before the next one is read, so that the mark
+    is held until the split is through.
+    """
+
+    def __init__(self, work: SplitWork) -> None:
+        self._work = work
 
     def process(self, split: int) -> Iterator[pa.RecordBatch]:
-        batches = self._source.batches(split)
-        yield from blocks.mark_split(batches, self._source.schema, split)
+        source = self._work.source
+        with self._work.attempt(split):
+            yield from blocks.mark_split(source.batches(split), source.schema, split)
 
 
 class WritePartDoFn(beam.DoFn):  # type: ignore[misc]
@@ -114,36 +159,35 @@ def _commit(writer: PartWriter, statistics: Mapping[str, Any]) -> None:
         raise
 
 
-class ListMissing(beam.PTransform):  # type: ignore[misc]
-    """The splits that some folder still lacks a part of, spread over the workers."""
+class ListSplits(beam.PTransform):  # type: ignore[misc]
+    """The splits to work on, spread over the workers."""
 
-    def __init__(self, folders: tuple[PartFolder, ...]) -> None:
+    def __init__(self, work: SplitWork) -> None:
         super().__init__()
-        self._folders = folders
+        self._work = work
 
     def expand(self, pbegin: beam.pvalue.PBegin) -> beam.PCollection:
         return (
             pbegin
             | "Start" >> beam.Create([None])
-            | "ListMissing" >> beam.ParDo(ListMissingDoFn(self._folders)).with_output_types(int)
+            | "ListSplits" >> beam.ParDo(ListSplitsDoFn(self._work)).with_output_types(int)
             | "Reshuffle" >> beam.Reshuffle()
         )
 
 
 class ReadSplits(beam.PTransform):  # type: ignore[misc]
-    """The blocks of every split that one of the folders still lacks."""
+    """The blocks of every split to work on."""
 
-    def __init__(self, source: BlockSource, missing_from: tuple[PartFolder, ...]) -> None:
+    def __init__(self, work: SplitWork) -> None:
         super().__init__()
-        self._source = source
-        self._missing_from = missing_from
+        self._work = work
 
     def expand(self, pbegin: beam.pvalue.PBegin) -> beam.PCollection:
         return (
             pbegin
-            | "MissingSplits" >> ListMissing(self._missing_from)
+            | "Splits" >> ListSplits(self._work)
             | "ReadBlocks"
-            >> beam.ParDo(ReadBlocksDoFn(self._source)).with_output_types(pa.RecordBatch)
+            >> beam.ParDo(ReadBlocksDoFn(self._work)).with_output_types(pa.RecordBatch)
         )
 
 

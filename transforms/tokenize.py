@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import apache_beam as beam
@@ -20,6 +20,7 @@ from lexbeam.models.utf8 import text_bytes
 from lexbeam.transforms import blocks, readers, splits
 from lexbeam.transforms.bisect import process_bisecting
 from lexbeam.transforms.block_size import BLOCK_ROWS
+from lexbeam.transforms.died import PROCESS_DIED, DiedRow, DiedRows
 from lexbeam.transforms.map_blocks import MapBlocksDoFn
 
 TOKENIZE_FAILED = "tokenize-failed"
@@ -33,11 +34,13 @@ class SplitSource:
         plan_path: the plan (JSON), which lists sources and splits.
         keep_columns: extra columns of the input to carry along.
         block_rows: documents a block, at most.
+        died: documents that made a process die: they are rejected.
     """
 
     plan_path: str
     keep_columns: tuple[str, ...] = ()
     block_rows: int = BLOCK_ROWS
+    died: DiedRows | None = None
 
     @property
     def schema(self) -> pa.Schema:
@@ -49,9 +52,30 @@ class SplitSource:
         layout = splits.load_layout(self.plan_path)
         for source in layout.sources_of(split):
             splits.check_unchanged(source)
-        return readers.read_split(
+        batches = readers.read_split(
             layout.splits[split], layout.sources, layout.config, block_rows=self.block_rows
         )
+        died = self.died.of_split(split) if self.died else {}
+        return rejecting(batches, died) if died else batches
+
+
+def rejecting(
+    batches: Iterable[pa.RecordBatch], died: Mapping[int, DiedRow]
+) -> Iterator[pa.RecordBatch]:
+    """The blocks of a split, of which the documents that made a process die are rejected."""
+    first_row = 0
+    for batch in batches:
+        rows = range(first_row, first_row + batch.num_rows)
+        first_row = rows.stop
+        if not any(row in died for row in rows):
+            yield batch
+            continue
+        documents = batch.to_pylist()
+        for row, document in zip(rows, documents, strict=True):
+            if row in died and document["error_type"] is None:
+                reason = {"error_type": PROCESS_DIED, "error_message": died[row].message}
+                document |= reason | {"content": None}
+        yield pa.RecordBatch.from_pylist(documents, schema=batch.schema)
 
 
 def id_hash(doc_id: str) -> bytes:

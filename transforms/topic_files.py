@@ -15,7 +15,7 @@ import pyarrow as pa
 from lexbeam.models import coherence, lda, schemas
 from lexbeam.models.counts import row_offsets
 from lexbeam.models.vocabulary import cached_vocabulary
-from lexbeam.transforms import storage
+from lexbeam.transforms import checksums, storage
 from lexbeam.transforms.lda_checkpoints import LdaCheckpoints
 from lexbeam.transforms.part_files import PartFolder, open_part, read_part, write_part
 
@@ -140,7 +140,7 @@ class TopicFiles:
             for name in sorted(names, key=lambda name: name == "metrics.json"):
                 target = storage.join(folder, name)
                 storage.make_parent(target)
-                storage.commit_file(str(Path(temporary, name)), target)
+                checksums.commit_file(str(Path(temporary, name)), target)
 
 
 def _num_entries(metadata: pa.parquet.FileMetaData) -> int:

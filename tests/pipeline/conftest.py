@@ -39,7 +39,8 @@ def lexbeam(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
     def run(*arguments: str | Path) -> Result:
         capsys.readouterr()
         try:
-            code = main([str(argument) for argument in arguments])
+            # The job in this process, where a test can reach into it.
+            code = main([str(argument) for argument in arguments], supervise=False)
         except SystemExit as stop:
             code = int(stop.code or 0)
         captured = capsys.readouterr()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -70,8 +71,7 @@ def test_every_document_has_an_embedding_of_length_one(run_tiny, lexbeam):
 
 def test_split_and_block_sizes_move_embeddings_by_less_than_1e_5(run_tiny, monkeypatch):
     whole = run_tiny("whole", "--input", SAMPLE)
-    zipped = part_files.ZippedParts
-    monkeypatch.setattr(stages, "ZippedParts", lambda columns, dropped: zipped(columns, dropped, 3))
+    monkeypatch.setattr(stages, "ZippedParts", partial(part_files.ZippedParts, block_rows=3))
     cut = run_tiny("cut", "--input", SAMPLE, "--split_size", "5K", "--max_batch_tokens", "128")
     assert np.abs(embeddings_of(whole) - embeddings_of(cut)).max() < 1e-5
     left, right = (read_dataset(run, "documents") for run in (whole, cut))

@@ -44,7 +44,8 @@ def test_every_option_has_a_help_text(command):
 def test_usage_errors_import_neither_beam_nor_torch(tmp_path):
     code = (
         "import sys; from lexbeam.pipeline.cli import main; "
-        f"code = main(['run', '--input', 'none', '--output', {str(tmp_path / 'o')!r}]); "
+        f"arguments = ['run', '--input', 'none', '--output', {str(tmp_path / 'o')!r}]; "
+        "code = main(arguments, supervise=False); "
         "print(code, [m for m in ('apache_beam', 'torch', 'numba') if m in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -37,7 +37,7 @@ def job(tmp_path_factory):
         arguments = ["run", "--output", output, "--features", "tfidf,textrank", "--quiet", *options]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(quiet, "quiet_libraries", lambda verbose: None)
-            assert main([str(argument) for argument in arguments]) == 0
+            assert main([str(argument) for argument in arguments], supervise=False) == 0
         return output
 
     return run

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -38,7 +39,8 @@ def sample_run(tmp_path_factory) -> Path:
 
     output = tmp_path_factory.mktemp("sample")
     arguments = ["run", "--quiet", "--input", str(SAMPLE), "--output", str(output)]
-    assert main([*arguments, "--features", TEXT_FEATURES, "--num_topics", "6"]) == 0
+    arguments += ["--features", TEXT_FEATURES, "--num_topics", "6"]
+    assert main(arguments, supervise=False) == 0
     return only_run(output)
 
 
@@ -137,13 +139,8 @@ def test_verify_finds_each_kind_of_damage(lexbeam, sample_run, tmp_path):
 
 @pytest.mark.parametrize("block_rows", [1, 7, 512])
 def test_the_block_size_does_not_show(lexbeam, sample_run, tmp_path, monkeypatch, block_rows):
-    monkeypatch.setattr(
-        stages, "SplitSource", lambda plan, keep: tokenize.SplitSource(plan, keep, block_rows)
-    )
-    zipped = part_files.ZippedParts
-    monkeypatch.setattr(
-        stages, "ZippedParts", lambda columns, dropped: zipped(columns, dropped, block_rows)
-    )
+    for kind in (tokenize.SplitSource, part_files.ZippedParts):
+        monkeypatch.setattr(stages, kind.__name__, partial(kind, block_rows=block_rows))
     result = lexbeam(
         "run", "--input", SAMPLE, "--output", tmp_path, "--features", TEXT_FEATURES,
         "--num_topics", "6",
@@ -237,13 +234,13 @@ def test_a_failed_job_is_resumed_by_the_same_command(lexbeam, sample_run, tmp_pa
     assert not (tmp_path / "latest.json").exists()
     monkeypatch.undo()
     tokens = only_run(tmp_path) / "intermediate" / "tokens"
-    kept = {path: path.stat().st_mtime_ns for path in tokens.iterdir()}
+    kept = {path: path.stat().st_mtime_ns for path in tokens.glob("[!.]*")}
     victim = sorted(kept)[1]
     victim.unlink()
     resumed = lexbeam(*arguments, "--keep_intermediate")
     assert resumed.code == 0, resumed.err
     assert "resuming" in resumed.err
-    now = {path: path.stat().st_mtime_ns for path in tokens.iterdir()}
+    now = {path: path.stat().st_mtime_ns for path in tokens.glob("[!.]*")}
     assert {path for path in kept if now[path] != kept[path]} == {victim}
     same_rows(sample_run, only_run(tmp_path))
 

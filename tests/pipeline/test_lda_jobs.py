@@ -58,7 +58,7 @@ def local_run(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from lexbeam.pipeline.cli import main
 
     output = tmp_path_factory.mktemp("local")
-    assert main(arguments_of(source, output)) == 0
+    assert main(arguments_of(source, output), supervise=False) == 0
     run = only_run(output)
     assert execution_of(run) == "local"
     return run

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def plain_run(documents: list[dict[str, Any]], tmp_path_factory: pytest.TempPath
 
     folder = tmp_path_factory.mktemp("plain")
     source = write_jsonl(folder / "in" / "corpus.jsonl", documents)
-    assert main(arguments_of(source, folder / "out")) == 0
+    assert main(arguments_of(source, folder / "out"), supervise=False) == 0
     return only_run(folder / "out")
 
 
@@ -66,13 +67,8 @@ def files_of(run: Path, dataset: str) -> dict[str, bytes]:
 
 
 def set_block_rows(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
-    monkeypatch.setattr(
-        stages, "SplitSource", lambda plan, keep: tokenize.SplitSource(plan, keep, rows)
-    )
-    zipped = part_files.ZippedParts
-    monkeypatch.setattr(
-        stages, "ZippedParts", lambda columns, dropped: zipped(columns, dropped, rows)
-    )
+    for kind in (tokenize.SplitSource, part_files.ZippedParts):
+        monkeypatch.setattr(stages, kind.__name__, partial(kind, block_rows=rows))
 
 
 def set_threads(monkeypatch: pytest.MonkeyPatch, number: int) -> None:

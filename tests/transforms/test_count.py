@@ -20,6 +20,7 @@ from lexbeam.models.tokens import Tokenizer
 from lexbeam.transforms import count, fit
 from lexbeam.transforms.count import CountFolders, CountSplitDoFn, MergeCountsDoFn
 from lexbeam.transforms.part_files import open_part, read_part
+from lexbeam.transforms.parts import SplitWork
 
 TEXTS = [
     ("en", "The probe entered a low orbit. Its new telescope mapped the orbit of each moon."),
@@ -79,7 +80,7 @@ def run_counting(source: Blocks, path: Path) -> CountFolders:
     """Both count stages, without a runner."""
     folders = CountFolders.below(str(path), len(source.splits))
     for split in range(len(source.splits)):
-        CountSplitDoFn(source, folders).process(split)
+        CountSplitDoFn(SplitWork(source, (folders.splits,))).process(split)
     for index in range(NUM_GROUPS):
         MergeCountsDoFn(folders).process(index)
     assert folders.is_merged()
@@ -248,18 +249,19 @@ class TestRounds:
         folders = CountFolders.below(str(tmp_path), 1)
         source = Failing([cut(documents, range(8), 1)])
         with pytest.raises(OSError, match="the disk is gone"):
-            CountSplitDoFn(source, folders).process(0)
+            CountSplitDoFn(SplitWork(source, (folders.splits,))).process(0)
         assert source.num_read == 8
         assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
     def test_a_part_that_is_there_stays(self, tmp_path, documents):
         folders = CountFolders.below(str(tmp_path), 1)
-        CountSplitDoFn(Blocks([cut(documents, range(8), 1)]), folders).process(0)
+        source = Blocks([cut(documents, range(8), 1)])
+        CountSplitDoFn(SplitWork(source, (folders.splits,))).process(0)
         part = Path(folders.splits.part(0))
         before = part.read_bytes()
-        CountSplitDoFn(Blocks([[]]), folders).process(0)
+        CountSplitDoFn(SplitWork(Blocks([[]]), (folders.splits,))).process(0)
         assert part.read_bytes() == before
-        assert list(part.parent.iterdir()) == [part]
+        assert [path for path in part.parent.iterdir() if path.is_file()] == [part]
 
 
 def test_both_transforms_on_a_runner(tmp_path, documents):
@@ -267,7 +269,7 @@ def test_both_transforms_on_a_runner(tmp_path, documents):
     by_hand = run_counting(source, tmp_path / "by_hand")
     folders = CountFolders.below(str(tmp_path / "run"), 2)
     for transform in (
-        count.CountDocumentFrequency(source, folders),
+        count.CountDocumentFrequency(SplitWork(source, (folders.splits,))),
         count.MergeCounts(folders),
     ):
         with beam.Pipeline(runner="FnApiRunner") as pipeline:

@@ -38,7 +38,7 @@ def write(checkpoints: LdaCheckpoints, passes: int) -> lda.LdaState:
 def test_a_state_comes_back_from_small_files(checkpoints: LdaCheckpoints) -> None:
     assert checkpoints.latest() is None
     state = write(checkpoints, 2)
-    files = sorted(Path(checkpoints.folder(2)).iterdir())
+    files = sorted(Path(checkpoints.folder(2)).glob("[!.]*"))
     assert [file.name for file in files] == [
         "block-000000.npy",
         "block-000001.npy",
@@ -119,6 +119,6 @@ def test_a_damaged_file_is_named(
 
 def test_a_pass_may_be_written_twice(checkpoints: LdaCheckpoints) -> None:
     write(checkpoints, 2)
-    before = {path: path.read_bytes() for path in Path(checkpoints.folder(2)).iterdir()}
+    before = {path: path.read_bytes() for path in Path(checkpoints.folder(2)).glob("[!.]*")}
     write(checkpoints, 2)
-    assert before == {path: path.read_bytes() for path in Path(checkpoints.folder(2)).iterdir()}
+    assert before == {path: path.read_bytes() for path in Path(checkpoints.folder(2)).glob("[!.]*")}

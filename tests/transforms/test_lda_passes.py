@@ -93,7 +93,7 @@ def run_distributed(
 def results(files: TopicFiles) -> dict[str, bytes]:
     """Every byte that a fit leaves behind."""
     folder = Path(files.model_dir, "lda")
-    found = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    found = {path.name: path.read_bytes() for path in sorted(folder.glob("[!.]*"))}
     return found | {"topics": Path(files.topics.part(0)).read_bytes()}
 
 
