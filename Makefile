@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install model lint format types test test-slow test-cuda bench soak lock clean
+.PHONY: install model lint format types test test-slow test-kills test-cuda bench soak lock clean
 
 install: $(INSTALLED)
 
@@ -42,6 +42,10 @@ test: model
 test-slow: model
 	$(BIN)/lexbeam models pull all-MiniLM-L6-v2
 	$(BIN)/python -m pytest -n 2 -m slow
+
+# Jobs whose processes are killed, crash or hang; LEXBEAM_KILLS=50 for more random kills.
+test-kills: model
+	$(BIN)/python -m pytest -n 2 -m kills
 
 # On a machine with a CUDA device.
 test-cuda: model

@@ -6,6 +6,7 @@ tokens (with mean pooling: the mean over every token of every window), divided b
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import threading
@@ -321,6 +322,17 @@ def prepare_encoder(spec: ModelSpec, config: EncoderConfig) -> None:
         from lexbeam.models.encoder_openvino import ensure_graph
 
         ensure_graph(spec, config)
+
+
+def import_backend(spec: ModelSpec, config: EncoderConfig) -> None:
+    """Import what loading the model takes, which is most of its time; loads nothing."""
+    if config.backend == "openvino":
+        import lexbeam.models.encoder_openvino
+    else:
+        import lexbeam.models.encoder_torch  # noqa: F401
+
+        family = spec.model_type.replace("-", "_")
+        importlib.import_module(f"transformers.models.{family}.modeling_{family}")
 
 
 _encoders: dict[tuple[ModelSpec, EncoderConfig, int], Encoder] = {}

@@ -14,12 +14,20 @@ def quiet_libraries(verbose: bool) -> None:
     """
     level = logging.INFO if verbose else logging.ERROR
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=level)
-    logging.getLogger().setLevel(level)
+    root = logging.getLogger()
+    root.setLevel(level)
+    for handler in root.handlers:
+        handler.addFilter(_is_no_interrupt)
     logging.getLogger("lexbeam").setLevel(logging.INFO if verbose else logging.WARNING)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     if not verbose:
         warnings.simplefilter("ignore")
+
+
+def _is_no_interrupt(record: logging.LogRecord) -> bool:
+    """Beam logs Ctrl-C as it logs errors, with all the frames that it came through."""
+    return "KeyboardInterrupt" not in record.getMessage()
 
 
 def return_memory() -> None:

@@ -50,9 +50,14 @@ def main() -> int:
     quiet_libraries(verbose=False)
     request: Request = pickle.load(sys.stdin.buffer)
     quiet_libraries(request.verbose)
+    from lexbeam.models.encoder import import_backend
     from lexbeam.pipeline import stages
 
     stage = stages.map_stage(request.work, request.stage)
+    plan = request.work.plan
+    if request.stage == "encode" and plan.encoder is not None:
+        # Once, and not in every trial.
+        import_backend(plan.encoder, plan.config.encoder)
     assert stage.splits is not None
     try:
         for split in request.splits:

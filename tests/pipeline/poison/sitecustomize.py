@@ -13,6 +13,7 @@ import time
 
 # Of each stage a module, the name of a function (or method) in it, and which argument has texts.
 TARGETS = {
+    "plan": ("lexbeam.transforms.splits", "plan_layout", None),
     "tokenize": ("lexbeam.models.tokens", "Tokenizer.tokenize", 1),
     "count": ("lexbeam.models.keyphrase_candidates", "find_candidates", 0),
     "bow": ("lexbeam.models.vocabulary", "Vocabulary.bag_of_words", 1),
@@ -26,7 +27,7 @@ def deadly(function, argument):
     """The function, but for texts that hold the word."""
 
     def wrapped(*args, **keywords):
-        texts = args[argument]
+        texts = "poison" if argument is None else args[argument]
         texts = texts.to_pylist() if hasattr(texts, "to_pylist") else texts
         if "poison" in str(texts).lower():
             if EFFECT == "hang":

@@ -1,0 +1,281 @@
+"""Jobs whose processes die: killed at any moment, over a document, hung, or asked to end.
+
+`make test-kills` runs them. LEXBEAM_KILLS says how many random kills there are (10; 50 in
+`make soak`), LEXBEAM_KILLS_SEED where they begin.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import ROOT
+from tests.models.tiny_models import write_tiny_model
+from tests.pipeline.conftest import (
+    only_run,
+    read_dataset,
+    read_manifest,
+    write_jsonl,
+)
+
+pytestmark = pytest.mark.kills
+
+SAMPLE = ROOT / "examples" / "corpus"
+POISON = Path(__file__).parent / "poison"
+NUM_KILLS = int(os.environ.get("LEXBEAM_KILLS", "10"))
+FIRST_SEED = int(os.environ.get("LEXBEAM_KILLS_SEED", "0"))
+LONGEST = 120.0
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("tiny") / "model", "bert")
+
+
+@pytest.fixture(scope="module")
+def arguments(tiny) -> list[str]:
+    """A job with every stage, in several splits."""
+    return [
+        "run", "--input", str(SAMPLE), "--split_size", "5K", "--num_topics", "4",
+        "--model_id", str(tiny), "--max_seq_length", "64", "--backend", "torch",
+        "--dtype", "float32",
+    ]  # fmt: skip
+
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """`start(*arguments, **environment)`: the command line in a process of its own."""
+    started = []
+
+    def run(*arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "lexbeam.pipeline.cli", *map(str, arguments)]
+        process = subprocess.Popen(
+            command, env=os.environ | environment, text=True, stderr=subprocess.PIPE
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Exit code and standard error."""
+    _, error = process.communicate(timeout=LONGEST)
+    return process.returncode, error
+
+
+def content(run: Path) -> dict[str, str]:
+    """SHA-256 of every published file; the plan alone may differ, by its times."""
+    files = {entry["path"]: entry["sha256"] for entry in read_manifest(run)["files"]}
+    del files["plan.json"]
+    return files
+
+
+def processes_of(output: Path) -> list[psutil.Process]:
+    """Every living process that works on the output."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if str(output) in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def wait_until(condition: Callable[[], object], seconds: float = LONGEST) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(arguments, tmp_path_factory) -> tuple[dict[str, str], float]:
+    """What a job gives that nobody disturbs, and how many seconds it takes."""
+    output = tmp_path_factory.mktemp("undisturbed")
+    began = time.monotonic()
+    command = [sys.executable, "-m", "lexbeam.pipeline.cli", *arguments, "--quiet"]
+    subprocess.run([*command, "--output", str(output)], check=True, timeout=LONGEST)
+    return content(only_run(output)), time.monotonic() - began
+
+
+def start_and_wait(
+    start: Start, command: list[str | Path], chance: random.Random, seconds: float
+) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
+    """A job at a random moment, and its processes; again where it was done before."""
+    output = Path(command[command.index("--output") + 1])
+    while True:
+        process = start(*command)
+        time.sleep(chance.uniform(0.1, 0.95) * seconds)
+        victims = processes_of(output)
+        if victims:
+            return process, victims
+        finish(process)
+        shutil.rmtree(output)
+
+
+class TestKilledAtAnyMoment:
+    @pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + NUM_KILLS))
+    def test_the_same_command_gives_the_same_output(
+        self, start, arguments, undisturbed, tmp_path, lexbeam, seed
+    ):
+        expected, seconds = undisturbed
+        chance = random.Random(seed)
+        output = tmp_path / "out"
+        command = [*arguments, "--output", output, "--run_id", "night"]
+        process, victims = start_and_wait(start, command, chance, seconds)
+        # The supervisor, the job, or both at once.
+        for victim in chance.sample(victims, chance.randint(1, len(victims))):
+            victim.kill()
+        finish(process)
+        wait_until(lambda: not processes_of(output), 10)
+        run = output / "runs" / "night"
+        assert (run / "manifest.json").exists() or not (output / "latest.json").exists()
+
+        code, error = finish(start(*command))
+        assert code == 0, error
+        assert content(run) == expected
+        assert lexbeam("verify", run).code == 0
+        left = [path for path in run.rglob(".*") if path.name != ".lock"]
+        assert not left
+        assert not (run / "intermediate").exists()
+        assert json.loads((output / "latest.json").read_text()) == {"run_id": "night"}
+
+    def test_a_job_that_is_killed_alone_goes_on_by_itself(
+        self, start, arguments, undisturbed, tmp_path
+    ):
+        process = start(*arguments, "--output", tmp_path)
+        wait_until(lambda: list(tmp_path.glob("runs/*/intermediate/tokens/*.parquet")))
+        (job,) = psutil.Process(process.pid).children()
+        job.kill()
+        code, error = finish(process)
+        assert code == 0, error
+        assert "ended by SIGKILL" in error
+        assert "resuming run" in error
+        assert content(only_run(tmp_path)) == undisturbed[0]
+
+    def test_a_job_ends_with_its_supervisor(self, start, arguments, tmp_path):
+        process = start(*arguments, "--output", tmp_path)
+        wait_until(lambda: list(tmp_path.glob("runs/*/plan.json")))
+        process.kill()
+        finish(process)
+        wait_until(lambda: not processes_of(tmp_path), 10)
+        assert not list(tmp_path.glob("runs/*/manifest.json"))
+
+    def test_a_job_that_dies_at_once_every_time_is_given_up(self, start, tmp_path):
+        source = write_jsonl(tmp_path / "in.jsonl", [{"id": "a", "text": "POISON"}])
+        # Deadly before any split is begun: nobody can tell which document it is.
+        environment = {"PYTHONPATH": str(POISON), "LEXBEAM_TEST_POISON": "plan:SIGSEGV"}
+        code, error = finish(
+            start("run", "--input", source, "--output", tmp_path / "out", **environment)
+        )
+        assert code == 1
+        assert "ended by SIGSEGV, for the 3. time" in error
+
+
+def deadly_documents() -> list[dict[str, str]]:
+    """Forty documents, two of which are deadly."""
+    documents = [
+        {"id": f"d{i}", "text": f"The railway has {i} bridges, and a track of length {i * i}. " * 3}
+        for i in range(40)
+    ]
+    for row in (11, 30):
+        documents[row]["text"] += " This one is POISON."
+    return documents
+
+
+class TestDeadlyDocuments:
+    @pytest.mark.parametrize(
+        ("stage", "effect"),
+        [
+            ("tokenize", "SIGSEGV"),
+            ("count", "SIGABRT"),
+            ("bow", "SIGKILL"),
+            ("encode", "SIGSEGV"),
+            ("extract", "SIGKILL"),
+        ],
+    )
+    def test_they_go_to_errors_and_the_others_come_out(
+        self, start, lexbeam, tmp_path, tiny, stage, effect
+    ):
+        source = write_jsonl(tmp_path / "in.jsonl", deadly_documents())
+        features = "tfidf,bert" if stage == "encode" else "tfidf"
+        environment = {"PYTHONPATH": str(POISON), "LEXBEAM_TEST_POISON": f"{stage}:{effect}"}
+        process = start(
+            "run", "--input", source, "--output", tmp_path / "out", "--features", features,
+            "--model_id", tiny, "--max_seq_length", "64", "--backend", "torch",
+            "--dtype", "float32", "--split_size", "6K", "--min_df", "1", **environment,
+        )  # fmt: skip
+        code, error = finish(process)
+        assert code == 0, error
+        run = only_run(tmp_path / "out")
+        errors = read_dataset(run, "errors").to_pylist()
+        assert [row["doc_id"] for row in errors] == ["d11", "d30"]
+        for row in errors:
+            assert (row["stage"], row["error_type"]) == (stage, "process-died")
+            assert effect in row["message"]
+        kept = read_dataset(run, "documents")["doc_id"].to_pylist()
+        assert kept == [f"d{i}" for i in range(40) if i not in (11, 30)]
+        assert lexbeam("verify", run).code == 0
+
+    def test_in_worker_processes(self, start, tmp_path):
+        source = write_jsonl(tmp_path / "in.jsonl", deadly_documents())
+        environment = {"PYTHONPATH": str(POISON), "LEXBEAM_TEST_POISON": "tokenize:SIGSEGV"}
+        process = start(
+            "run", "--input", source, "--output", tmp_path / "out", "--features", "tfidf",
+            "--direct_running_mode", "multi_processing", "--direct_num_workers", "2",
+            **environment,
+        )  # fmt: skip
+        code, error = finish(process)
+        assert code == 0, error
+        assert "a worker process died in stage tokenize" in error
+        errors = read_dataset(only_run(tmp_path / "out"), "errors").to_pylist()
+        assert [row["doc_id"] for row in errors] == ["d11", "d30"]
+
+    def test_documents_that_hang(self, start, tmp_path):
+        source = write_jsonl(tmp_path / "in.jsonl", deadly_documents()[:20])
+        environment = {"PYTHONPATH": str(POISON), "LEXBEAM_TEST_POISON": "extract:hang"}
+        process = start(
+            "run", "--input", source, "--output", tmp_path / "out", "--features", "tfidf",
+            "--stall_timeout", "6", **environment,
+        )  # fmt: skip
+        code, error = finish(process)
+        assert code == 0, error
+        assert "made no progress in stage extract" in error
+        errors = read_dataset(only_run(tmp_path / "out"), "errors").to_pylist()
+        assert [row["doc_id"] for row in errors] == ["d11"]
+        assert "no progress" in errors[0]["message"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_job_that_is_asked_to_end_can_be_resumed(start, arguments, undisturbed, tmp_path, number):
+    process = start(*arguments, "--output", tmp_path)
+    wait_until(lambda: list(tmp_path.glob("runs/*/intermediate/tokens/*.parquet")))
+    process.send_signal(number)
+    code, error = finish(process)
+    assert code == 130
+    assert "interrupted" in error
+    assert "Traceback" not in error
+    assert not processes_of(tmp_path)
+    code, error = finish(start(*arguments, "--output", tmp_path))
+    assert code == 0, error
+    assert "resuming run" in error
+    assert content(only_run(tmp_path)) == undisturbed[0]
