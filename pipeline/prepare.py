@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from lexbeam.models import catalogue
@@ -28,7 +28,7 @@ from lexbeam.pipeline.plan import (
 )
 from lexbeam.pipeline.progress_view import ProgressView
 from lexbeam.pipeline.run_lock import is_busy
-from lexbeam.pipeline.runs import RunDir, absolute
+from lexbeam.pipeline.runs import RunDir, absolute, created_of_latest
 from lexbeam.pipeline.tables import count_of
 from lexbeam.pipeline.versions import installed_versions
 from lexbeam.transforms import splits, storage
@@ -78,6 +78,7 @@ def claim_run(wanted: Plan, settings: RunSettings, view: ProgressView) -> tuple[
     Raises UsageError where the named run has another configuration or input, ConfigError where
     the output cannot be written.
     """
+    wanted = _after_latest(wanted, settings.output, view)
     if settings.run_id is not None:
         run = RunDir(settings.output, settings.run_id)
         return _claim(run, wanted, settings, view)
@@ -92,6 +93,19 @@ def claim_run(wanted: Plan, settings: RunSettings, view: ProgressView) -> tuple[
         if _try_write_plan(run, wanted):
             return run, wanted
     raise JobError(f"no free run id that begins with {stamp} in {settings.output}")
+
+
+def _after_latest(wanted: Plan, output: str, view: ProgressView) -> Plan:
+    """The plan, dated after the latest run also where the clock was put back since that one.
+
+    latest.json goes by these dates, and never back.
+    """
+    latest = created_of_latest(output)
+    if not latest or wanted.created > latest:
+        return wanted
+    view.say(f"note: the clock is behind the latest run, of {latest}; this run is dated after it")
+    created = datetime.fromisoformat(latest) + timedelta(microseconds=1)
+    return replace(wanted, created=created.isoformat(timespec="microseconds"))
 
 
 def _claim(

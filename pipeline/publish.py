@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 
 from lexbeam.models import schemas
 from lexbeam.models.vocabulary import cached_vocabulary
-from lexbeam.pipeline.errors import JobError, UsageError
+from lexbeam.pipeline.errors import JobError
 from lexbeam.pipeline.plan import Plan, spec_to_json
-from lexbeam.pipeline.runs import DATASETS, RunDir, json_bytes, latest_run, read_json
+from lexbeam.pipeline.runs import DATASETS, RunDir, created_of_latest, json_bytes, read_json
 from lexbeam.pipeline.versions import installed_versions
 from lexbeam.transforms import checksums, storage
 from lexbeam.transforms.part_files import open_part, part_statistics, read_part
@@ -199,15 +199,7 @@ def finish(run: RunDir, *, keep_intermediate: bool) -> None:
     if not keep_intermediate:
         storage.delete_tree(run.intermediate, root=run.path)
     latest = storage.join(run.output, "latest.json")
-    if not storage.exists(latest) or _created_of(run.output) <= manifest["created"]:
+    if created_of_latest(run.output) <= manifest["created"]:
         storage.put_overwrite(latest, json_bytes({"run_id": run.run_id}))
     text = f"{run.run_id} {manifest['finished']}\n".encode()
     storage.put_if_absent(run.file("_SUCCESS"), text)
-
-
-def _created_of(output: str) -> str:
-    """When the run that latest.json names was begun; empty where it is gone."""
-    try:
-        return str(read_json(latest_run(output).manifest)["created"])
-    except (UsageError, KeyError):
-        return ""

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lexbeam.pipeline.runs import DATASETS, RunDir
-from lexbeam.pipeline.stages import ATTEMPTS, DIED
 from lexbeam.pipeline.tables import count_of
 from lexbeam.transforms import checksums, storage
-from lexbeam.transforms.lda_checkpoints import is_pass
 
 _NAMES_SHOWN = 3
 
 
 def damaged(run: RunDir) -> list[str]:
     """Committed files of an unfinished run that are not as they were written."""
-    inner = storage.list_folders(run.intermediate)
-    folders = [storage.join(run.intermediate, name) for name in inner if name != ATTEMPTS]
+    names = storage.list_folders(run.intermediate)
+    inner = (storage.join(run.intermediate, name) for name in names)
+    folders = [folder for folder in inner if folder != run.attempts]
     folders += [run.file(name) for name in (*DATASETS, "model")]
     return [path for folder in folders for path in checksums.damaged_files(folder)]
 
@@ -31,7 +30,7 @@ def remove_damaged(run: RunDir, say: Callable[[str], None]) -> None:
     if not found:
         return
     for path in found:
-        if run.relative(path).startswith(f"intermediate/{DIED}/"):
+        if path.startswith(run.died):
             raise ValueError(f"{path} is damaged; this run cannot go on: choose another --run_id")
         for last in _written_after(run, path):
             checksums.remove_file(last)
@@ -49,6 +48,6 @@ def _written_after(run: RunDir, path: str) -> list[str]:
         return [storage.join(run.model, "vocabulary.parquet")]
     if name.startswith("model/lda/"):
         return [file.path for file in storage.list_tree(run.file("topics"))]
-    if is_pass(folder.rpartition("/")[2]):
+    if name.startswith("intermediate/lda/pass-"):
         return [file.path for file in storage.list_tree(folder)]
     return []

@@ -69,6 +69,16 @@ class RunDir:
         """Parts of the inner stages."""
         return self.file("intermediate")
 
+    @property
+    def attempts(self) -> str:
+        """Marks of splits that are being worked on, by stage."""
+        return self.file("intermediate", "attempts")
+
+    @property
+    def died(self) -> str:
+        """Records of documents that made a process die."""
+        return self.file("intermediate", "died")
+
     def is_complete(self) -> bool:
         """Whether the run has been published."""
         return storage.exists(self.manifest)
@@ -111,6 +121,14 @@ def latest_run(output: str) -> RunDir:
     if not isinstance(run_id, str) or "/" in run_id or run_id in ("", ".", ".."):
         raise UsageError(f"{path} names no run")
     return RunDir(output, run_id)
+
+
+def created_of_latest(output: str) -> str:
+    """When the run that latest.json names was begun; empty where there is none."""
+    try:
+        return str(read_json(latest_run(output).manifest)["created"])
+    except (UsageError, KeyError):
+        return ""
 
 
 def absolute(path: str) -> str:

@@ -43,9 +43,6 @@ from lexbeam.transforms.topic_files import TopicFiles
 Build = Callable[[beam.Pipeline], object]
 """Adds transforms to a pipeline."""
 
-# Folders beside those of the stages.
-ATTEMPTS, DIED = "attempts", "died"
-
 
 @dataclass(frozen=True)
 class Stage:
@@ -146,11 +143,11 @@ class Workspace:
     @property
     def died(self) -> DiedRows:
         """Documents that made a process die."""
-        return DiedRows(storage.join(self.run.intermediate, DIED))
+        return DiedRows(self.run.died)
 
     def splits(self, stage: str, source: BlockSource, *folders: PartFolder) -> SplitWork:
         """What a stage has to do that reads the source and writes into the folders."""
-        marks = Attempts(storage.join(self.run.intermediate, ATTEMPTS, stage))
+        marks = Attempts(storage.join(self.run.attempts, stage))
         return SplitWork(source, folders, marks)
 
     @property

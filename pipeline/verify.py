@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lexbeam.pipeline.errors import UsageError
+from lexbeam.pipeline.repair import damaged
 from lexbeam.pipeline.runs import DATASETS, RunDir, read_json
 from lexbeam.pipeline.tables import count_of
 from lexbeam.transforms import storage
@@ -14,7 +15,8 @@ from lexbeam.transforms import storage
 def problems_of(run: RunDir) -> list[str]:
     """What is wrong with a published run; empty where nothing is."""
     if not run.is_complete():
-        return ["manifest.json is missing: the run is not finished"]
+        problems = ["manifest.json is missing: the run is not finished"]
+        return problems + [f"{run.relative(path)} is damaged or cut off" for path in damaged(run)]
     try:
         manifest = read_json(run.manifest)
         return _problems(run, manifest)

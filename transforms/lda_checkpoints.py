@@ -138,10 +138,5 @@ class LdaCheckpoints:
         return lda.LdaState(progress, counts)
 
 
-def is_pass(folder_name: str) -> bool:
-    """Whether a folder of this name holds the checkpoint of a pass."""
-    return _PASS.match(folder_name) is not None
-
-
 def _block_name(number: int) -> str:
     return f"block-{number:06d}.npy"
