@@ -168,7 +168,7 @@ def _run_job(
     return_memory()
     quiet_libraries(settings.verbose)
     from lexbeam.models.encoder_spec import ModelError
-    from lexbeam.pipeline import corpus_model, prepare, publish
+    from lexbeam.pipeline import corpus_model, prepare
     from lexbeam.pipeline.progress_view import ProgressView
 
     view = ProgressView(quiet=settings.quiet)
@@ -184,12 +184,7 @@ def _run_job(
 
         launch.check_runner(settings.beam_args)
         run, plan = prepare.claim_run(plan, settings, view)
-        if run.is_complete():
-            publish.finish(run, keep_intermediate=settings.keep_intermediate)
-            view.say(f"run {run.run_id} is complete already, with this configuration and input")
-            view.say(f"output: {run.path}")
-        else:
-            job.run_job(run, plan, settings, view)
+        job.run_job(run, plan, settings, view)
     except ModelError as error:
         raise ConfigError("model_id", config.encoder.model_id, str(error)) from error
 

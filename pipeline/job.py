@@ -35,7 +35,7 @@ _EXAMPLES_SHOWN = 3
 
 
 def run_job(run: RunDir, plan: Plan, settings: RunSettings, view: ProgressView) -> None:
-    """Carry out a plan in its run's folder, and publish.
+    """Carry out a plan in its run's folder, and publish; nothing where that has been done.
 
     Raises UsageError where another process works on the run, ModelError where the encoder cannot
     be made ready, TooManyRejectedError where too many documents were rejected, JobError where the
@@ -43,15 +43,24 @@ def run_job(run: RunDir, plan: Plan, settings: RunSettings, view: ProgressView) 
     """
     launch.share_cores(settings.beam_args)
     supervised.say(run=run.path, run_id=run.run_id)
+    if run.is_complete():
+        _finish_complete(run, settings, view)
+        return
     with held(run):
         if run.is_complete():  # by another process, just before this one held the run
-            publish.finish(run, keep_intermediate=settings.keep_intermediate)
+            _finish_complete(run, settings, view)
             return
         repair.remove_damaged(run, view.say)
         if plan.command != "transform":
             text = corpus_model.copy_dictionaries(run, plan.config.text)
             plan = replace(plan, config=replace(plan.config, text=text))
         _carry_out(Workspace(run, plan), settings, view)
+
+
+def _finish_complete(run: RunDir, settings: RunSettings, view: ProgressView) -> None:
+    publish.finish(run, keep_intermediate=settings.keep_intermediate)
+    view.say(f"run {run.run_id} is complete already, with this configuration and input")
+    view.say(f"output: {run.path}")
 
 
 @contextmanager

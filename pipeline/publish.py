@@ -198,8 +198,9 @@ def finish(run: RunDir, *, keep_intermediate: bool) -> None:
         checksums.remove_checksums(run.file(folder), root=run.path)
     if not keep_intermediate:
         storage.delete_tree(run.intermediate, root=run.path)
-    latest = storage.join(run.output, "latest.json")
-    if created_of_latest(run.output) <= manifest["created"]:
-        storage.put_overwrite(latest, json_bytes({"run_id": run.run_id}))
+    with storage.taking_turns(run.output):
+        if created_of_latest(run.output) <= manifest["created"]:
+            latest = storage.join(run.output, "latest.json")
+            storage.put_overwrite(latest, json_bytes({"run_id": run.run_id}))
     text = f"{run.run_id} {manifest['finished']}\n".encode()
     storage.put_if_absent(run.file("_SUCCESS"), text)

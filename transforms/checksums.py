@@ -58,15 +58,26 @@ def kept_checksum(path: str) -> dict[str, Any] | None:
 
 
 def damaged_files(folder: str) -> list[str]:
-    """Committed files below a folder that are not as they were written, sorted by path.
+    """Committed files below a folder that are gone or not as they were written, sorted by path.
 
     Every file counts that is not hidden; one without a checksum is damaged too.
     """
-    return [
-        file.path
-        for file in storage.list_tree(folder)
-        if kept_checksum(file.path) != checksum(file.path)
-    ]
+    found = {file.path for file in storage.list_tree(folder)}
+    gone = _with_checksums(folder) - found
+    return sorted(gone | {path for path in found if kept_checksum(path) != checksum(path)})
+
+
+def _with_checksums(folder: str) -> set[str]:
+    """Files below a folder whose checksums are there."""
+    paths = set()
+    for name in storage.list_folders(folder):
+        inner = storage.join(folder, name)
+        if name == _FOLDER:
+            sums = (file.path.rsplit("/", 1)[-1] for file in storage.list_tree(inner))
+            paths |= {storage.join(folder, name.removesuffix(".json")) for name in sums}
+        else:
+            paths |= _with_checksums(inner)
+    return paths
 
 
 def remove_checksums(folder: str, root: str) -> None:
@@ -81,6 +92,6 @@ def remove_checksums(folder: str, root: str) -> None:
 
 
 def remove_file(path: str) -> None:
-    """Remove a committed file and its checksum; the checksum last."""
+    """Remove a committed file and its checksum, where they are there; the checksum last."""
     storage.delete(path)
     storage.delete(_sum_path(path))

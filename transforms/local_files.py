@@ -98,7 +98,7 @@ def replace(data: bytes, target: str) -> None:
 
 def _rename_if_absent(temporary: str, target: str) -> bool:
     """For file systems without hard links: all writers of a folder take turns."""
-    with _locked_folder(os.path.dirname(target)):
+    with locked_folder(os.path.dirname(target)):
         if os.path.lexists(target):
             return False
         os.rename(temporary, target)
@@ -106,7 +106,8 @@ def _rename_if_absent(temporary: str, target: str) -> bool:
 
 
 @contextmanager
-def _locked_folder(folder: str) -> Iterator[None]:
+def locked_folder(folder: str) -> Iterator[None]:
+    """Hold a folder while the body runs: all that do so take turns."""
     descriptor = os.open(folder or ".", os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

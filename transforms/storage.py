@@ -17,7 +17,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -367,6 +367,11 @@ def commit_file(local_file: str, path: str) -> bool:
         return _create(path, lambda store, inner: store.put_file(local_file, inner, mode="create"))
     finally:
         Path(local_file).unlink(missing_ok=True)
+
+
+def taking_turns(folder: str) -> AbstractContextManager[None]:
+    """Hold a local folder while the body runs, against others that do so; nothing on a store."""
+    return local_files.locked_folder(local_path(folder)) if is_local(folder) else nullcontext()
 
 
 def put_overwrite(path: str, data: bytes) -> None:

@@ -448,8 +448,8 @@ def test_latest_never_moves_to_an_older_run(lexbeam, tmp_path):
     assert json.loads((tmp_path / "latest.json").read_text()) == {"run_id": "new"}
 
 
-def test_a_run_held_by_another_process_is_left_alone(lexbeam, tmp_path):
-    from lexbeam.pipeline.run_lock import run_lock
+def test_a_run_held_by_another_process_is_left_alone(lexbeam, tmp_path, monkeypatch):
+    from lexbeam.pipeline import run_lock
     from lexbeam.pipeline.runs import RunDir
 
     source = write_jsonl(tmp_path / "in.jsonl", good_documents())
@@ -457,7 +457,8 @@ def test_a_run_held_by_another_process_is_left_alone(lexbeam, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stages, "tokenize", lambda work: 1 / 0)
         assert lexbeam(*arguments, "--run_id", "held").code == 1
-    with run_lock(RunDir(str(tmp_path / "out"), "held")):
+    monkeypatch.setattr(run_lock, "SECONDS_TO_WAIT", 0.0)
+    with run_lock.run_lock(RunDir(str(tmp_path / "out"), "held")):
         named = lexbeam(*arguments, "--run_id", "held")
         assert named.code == 2
         assert "another process" in named.err
