@@ -1,4 +1,4 @@
-"""The command line: `lexbeam run | fit | transform | evaluate | verify | inspect | models`.
+"""The command line: `lexbeam run | fit | transform | evaluate | verify | inspect | runs | models`.
 
 Only the standard library and light modules are imported before a command's options have been
 checked, so that help and usage errors answer at once.
@@ -10,13 +10,14 @@ import argparse
 import os
 import re
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
 from lexbeam.models.config import ConfigError
-from lexbeam.pipeline import options, supervised, supervisor
+from lexbeam.pipeline import log, metrics, options, supervised, supervisor
 from lexbeam.pipeline.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -77,6 +78,14 @@ def main_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="leave near-duplicates and sub-phrases out of the keyword lists that are shown",
     )
+    runs = commands.add_parser("runs", help="list an output folder's runs, or remove old ones")
+    actions = runs.add_subparsers(dest="action", metavar="ACTION", required=True)
+    listed = actions.add_parser("list", help="every run, the newest first")
+    listed.add_argument("output", metavar="OUT")
+    pruned = actions.add_parser("prune", help="remove all but the newest finished runs")
+    pruned.add_argument("output", metavar="OUT")
+    pruned.add_argument("--keep", type=int, required=True, metavar="N", help="runs that stay")
+    pruned.add_argument("--dry_run", "--dry-run", action="store_true", help="only say what goes")
     models = commands.add_parser("models", help="list the models, or fetch one")
     actions = models.add_subparsers(dest="action", metavar="ACTION", required=True)
     actions.add_parser("list", help="the catalogue, and what is here")
@@ -111,12 +120,8 @@ def main(arguments: Sequence[str] | None = None, *, supervise: bool = True) -> i
         return EXIT_DONE
 
 
-def _warn(line: str) -> None:
-    print(f"lexbeam: {line}", file=sys.stderr, flush=True)
-
-
-def _complain(message: str, code: int) -> int:
-    print(f"lexbeam: error: {message}", file=sys.stderr, flush=True)
+def _complain(message: str, code: int, **fields: Any) -> int:
+    log.write("error", "error", message, exit_code=code, **fields)
     return code
 
 
@@ -132,13 +137,17 @@ def _dispatch(arguments: list[str], *, supervise: bool) -> int:
         return EXIT_USAGE
     if parsed.command == "models":
         return _models(parsed)
+    if parsed.command == "runs":
+        return _runs(parsed)
     return _verify(parsed.run) if parsed.command == "verify" else _inspect(parsed)
 
 
 def _job(command: str, arguments: list[str], *, supervise: bool) -> int:
     parser = job_parser(command)
+    log.set_format(options.wanted_log_format(arguments))
     given, beam_args = options.parse_job_options(parser, arguments)
     settings = options.run_settings(given, beam_args)
+    log.set_format(settings.log_format)
     config = options.job_config(given)
     model_path = given.get("model")
     if command == "transform" and not model_path:
@@ -146,7 +155,7 @@ def _job(command: str, arguments: list[str], *, supervise: bool) -> int:
     if supervised.is_supervised():
         supervised.begin()
     elif supervise:
-        return supervisor.supervise([command, *arguments], settings.stall_timeout, _warn)
+        return _supervise([command, *arguments], settings)
     try:
         _run_job(command, config, settings, given, model_path)
     except (ConfigError, UsageError, TooManyRejectedError, JobError):
@@ -154,6 +163,19 @@ def _job(command: str, arguments: list[str], *, supervise: bool) -> int:
     except Exception as error:
         return _report_failure(error, settings.verbose)
     return EXIT_DONE
+
+
+def _supervise(arguments: list[str], settings: options.RunSettings) -> int:
+    path, began = settings.metrics_file, time.monotonic()
+    if path is not None:
+        metrics.check_metrics_file(path)
+    outcome = supervisor.supervise(arguments, settings.stall_timeout)
+    if path is not None:
+        try:
+            metrics.write_metrics(path, arguments[0], outcome, time.monotonic() - began)
+        except (OSError, UsageError) as error:
+            log.write("warning", "metrics", f"--metrics_file {path} cannot be written: {error}")
+    return outcome.code
 
 
 def _run_job(
@@ -199,9 +221,13 @@ def _report_failure(error: Exception, verbose: bool) -> int:
     changed = re.search(rf"{SourceChanged.__name__}: (.*)", str(error))
     if isinstance(error, SourceChanged) or changed:
         return _complain(changed[1] if changed else str(error), EXIT_USAGE)
-    traceback.print_exception(error, limit=None if verbose else -6)
     text = "the job failed; what was finished is kept, the same command resumes"
-    return _complain(f"{type(error).__name__}: {error}\n{text}", EXIT_FAILED)
+    message = f"{type(error).__name__}: {error}\n{text}"
+    frames = "".join(traceback.format_exception(error, limit=None if verbose else -6))
+    if log.is_json():
+        return _complain(message, EXIT_FAILED, traceback=frames)
+    print(frames, end="", file=sys.stderr)
+    return _complain(message, EXIT_FAILED)
 
 
 def _verify(path: str) -> int:
@@ -250,6 +276,25 @@ def _inspect(parsed: argparse.Namespace) -> int:
         print("\n".join(inspect.run_lines(run, diverse=parsed.diversity)))
     else:
         print("\n".join(inspect.document_lines(run, parsed.doc_id, diverse=parsed.diversity)))
+    return EXIT_DONE
+
+
+def _runs(parsed: argparse.Namespace) -> int:
+    from lexbeam.models.config import require_at_least
+    from lexbeam.pipeline import runs, runs_command
+
+    if parsed.action == "prune":
+        require_at_least("keep", parsed.keep, 1)
+    entries = runs_command.list_runs(runs.absolute(parsed.output))
+    if parsed.action == "list":
+        print("\n".join(runs_command.list_lines(entries)))
+        return EXIT_DONE
+    choices = runs_command.choose(entries, parsed.keep)
+    print("\n".join(runs_command.prune_lines(choices, dry_run=parsed.dry_run)), flush=True)
+    if not parsed.dry_run:
+        for choice in choices:
+            if choice.reason is None:
+                runs_command.remove_run(choice.entry)
     return EXIT_DONE
 
 

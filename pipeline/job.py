@@ -12,6 +12,7 @@ from lexbeam.pipeline import (
     corpus_model,
     isolation,
     launch,
+    log,
     prepare,
     publish,
     repair,
@@ -25,7 +26,7 @@ from lexbeam.pipeline.progress_view import ProgressView
 from lexbeam.pipeline.run_lock import RunBusyError, run_lock
 from lexbeam.pipeline.runs import RunDir, read_json
 from lexbeam.pipeline.stages import Stage, Workspace
-from lexbeam.pipeline.summary import summary_lines
+from lexbeam.pipeline.summary import summary_lines, summary_of
 from lexbeam.transforms import storage
 from lexbeam.transforms.extract import DUPLICATE_ID
 from lexbeam.transforms.part_files import read_part
@@ -59,8 +60,8 @@ def run_job(run: RunDir, plan: Plan, settings: RunSettings, view: ProgressView) 
 
 def _finish_complete(run: RunDir, settings: RunSettings, view: ProgressView) -> None:
     publish.finish(run, keep_intermediate=settings.keep_intermediate)
-    view.say(f"run {run.run_id} is complete already, with this configuration and input")
-    view.say(f"output: {run.path}")
+    line = f"run {run.run_id} is complete already, with this configuration and input"
+    view.say(f"{line}\noutput: {run.path}", "complete-already", output=run.path)
 
 
 @contextmanager
@@ -182,6 +183,7 @@ def _publish(work: Workspace, settings: RunSettings, view: ProgressView) -> None
     manifest = publish.manifest_of(work, totals, view.seconds, runner, extra)
     publish.put_manifest(work.run, manifest)
     publish.finish(work.run, keep_intermediate=settings.keep_intermediate)
-    for line in summary_lines(read_json(work.run.manifest)):
-        view.say(line)
-    view.say(f"output: {work.run.path}")
+    manifest = read_json(work.run.manifest)
+    lines = [*summary_lines(manifest), f"output: {work.run.path}"]
+    text = f"run {work.run.run_id} is done" if log.is_json() else "\n".join(lines)
+    view.say(text, "done", output=work.run.path, summary=summary_of(manifest))

@@ -11,6 +11,7 @@ import importlib.util
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,6 +27,7 @@ from lexbeam.models.config import (
     require_choice,
 )
 from lexbeam.models.keyphrase_weights import KeyphraseWeights, read_weights
+from lexbeam.pipeline import log
 from lexbeam.pipeline.errors import UsageError
 from lexbeam.transforms.splits import InputConfig
 
@@ -79,6 +81,8 @@ class RunSettings:
         max_error_fraction: more rejected documents than max(10, fraction x documents) fail the run.
         keep_intermediate: leave the parts of inner stages in the run's folder.
         stall_timeout: seconds without progress after which the job is taken to hang; 0: never.
+        log_format: `text` or `json`, of what is said on stderr.
+        metrics_file: gets how the job went, for Prometheus; None: no file.
         quiet: no progress and no summary.
         verbose: also log what the libraries below say.
         beam_args: options that go to Beam unchanged.
@@ -92,6 +96,8 @@ class RunSettings:
     max_error_fraction: float = 0.01
     keep_intermediate: bool = False
     stall_timeout: int = 3600
+    log_format: str = "text"
+    metrics_file: str | None = None
     quiet: bool = False
     verbose: bool = False
     beam_args: tuple[str, ...] = ()
@@ -102,6 +108,7 @@ class RunSettings:
             check_run_id(self.run_id)
         fraction = self.max_error_fraction
         require(0.0 <= fraction <= 1.0, "max_error_fraction", fraction, "must lie in [0, 1]")
+        require_choice("log_format", self.log_format, log.FORMATS)
         require_choice("lda_execution", self.lda_execution, ("auto", *LDA_EXECUTIONS))
         require_at_least("stall_timeout", self.stall_timeout, 0)
         for option in ("split_size", "worker_ram"):
@@ -315,6 +322,12 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="YAML file with any of these options; the command line wins",
     )
+    add("--log_format", choices=log.FORMATS, help="lines on stderr (default: text)")
+    add(
+        "--metrics_file",
+        metavar="FILE.prom",
+        help="write how the job went, for the textfile collector of Prometheus",
+    )
     add("--quiet", action="store_true", help="no progress and no summary")
     add("--verbose", action="store_true", help="more of what happens, on stderr")
 
@@ -328,6 +341,17 @@ def normalise_flags(arguments: Sequence[str]) -> list[str]:
             argument = f"--{name.replace('-', '_')}{equals}{value}"
         normalised.append(argument)
     return normalised
+
+
+def wanted_log_format(arguments: Sequence[str]) -> str:
+    """What `--log_format` on the command line says, before anything else is looked at."""
+    found = "text"
+    for option, value in pairwise([*normalise_flags(arguments), ""]):
+        if option == "--log_format":
+            found = value
+        elif option.startswith("--log_format="):
+            found = option.partition("=")[2]
+    return found if found in log.FORMATS else "text"
 
 
 def parse_job_options(
@@ -455,6 +479,7 @@ def run_settings(options: Mapping[str, Any], beam_args: tuple[str, ...]) -> RunS
         raise UsageError("--output is required: the folder that gets runs/RUN_ID")
     names = _same(
         "output", "run_id", "split_size", "lda_execution", "worker_ram",
-        "max_error_fraction", "keep_intermediate", "stall_timeout", "quiet", "verbose",
+        "max_error_fraction", "keep_intermediate", "stall_timeout",
+        "log_format", "metrics_file", "quiet", "verbose",
     )  # fmt: skip
     return RunSettings(**pick(options, names), beam_args=beam_args)

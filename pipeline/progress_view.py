@@ -7,12 +7,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
-from lexbeam.pipeline import supervised
+from lexbeam.pipeline import log, supervised
 from lexbeam.transforms import progress
 
 _BAR_WIDTH = 28
@@ -30,19 +30,27 @@ class ProgressView:
     def __init__(self, *, quiet: bool, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
         self._quiet = quiet
-        self._is_terminal = self._stream.isatty()
+        self._is_terminal = self._stream.isatty() and not log.is_json()
         self.seconds: dict[str, float] = {}
 
-    def say(self, line: str) -> None:
-        """A plain line, unless the user asked for quiet."""
-        self._write(f"{line}\n")
+    def say(self, line: str, event: str = "note", **fields: Any) -> None:
+        """A line, unless the user asked for quiet; the event and fields are for JSON."""
+        self._unless_quiet(lambda: log.write("info", event, line, stream=self._stream, **fields))
 
-    def _write(self, text: str) -> None:
+    def _draw(self, text: str) -> None:
+        """Characters without a line feed, for a terminal."""
+
+        def draw() -> None:
+            self._stream.write(text)
+            self._stream.flush()
+
+        self._unless_quiet(draw)
+
+    def _unless_quiet(self, write: Callable[[], None]) -> None:
         if self._quiet:
             return
         try:
-            self._stream.write(text)
-            self._stream.flush()
+            write()
         except BrokenPipeError:
             # Whoever read the progress has gone (`| head`); the job goes on.
             self._quiet = True
@@ -81,27 +89,29 @@ class ProgressView:
         pause = _SECONDS_BETWEEN_REDRAWS if self._is_terminal else _SECONDS_BETWEEN_LINES
         while not stop.wait(pause):
             done = progress.read_counts(path)[name]
-            line = progress_line(name, done, total, time.monotonic() - started)
+            seconds = time.monotonic() - started
             if self._is_terminal:
-                self._write(f"\r\x1b[K{line}")
+                self._draw(f"\r\x1b[K{progress_line(name, done, total, seconds)}")
             else:
-                self.say(line)
+                fields = {"stage": name, "done": done, "total": total, "seconds": round(seconds, 3)}
+                self.say(progress_line(name, done, total, seconds), "progress", **fields)
 
     def _end(self, name: str, done: int | None, seconds: float, succeeded: bool) -> None:
         if self._quiet:
             return
         if self._is_terminal:
-            self._write("\r\x1b[K")
+            self._draw("\r\x1b[K")
         outcome = (
             progress_line(name, done or 0, done, seconds) if succeeded else f"{name:<10} failed"
         )
-        self.say(outcome)
+        fields = {"stage": name, "done": done or 0, "seconds": round(seconds, 3)}
+        self.say(outcome, "stage", **fields, succeeded=succeeded)
 
 
 def progress_line(name: str, done: int, total: int | None, seconds: float) -> str:
-    """`tokenize  [#####-----]  1,200 of 2,400  310/s  4 s`."""
-    parts = [f"{name:<10}"]
-    if total:
+    """`tokenize  [#####-----]  1,200 of 2,400  310/s  4 s`; without the bar in JSON."""
+    parts = [name if log.is_json() else f"{name:<10}"]
+    if total and not log.is_json():
         filled = min(_BAR_WIDTH, int(_BAR_WIDTH * done / total))
         parts.append(f"[{'#' * filled}{'-' * (_BAR_WIDTH - filled)}]")
     if done or total:

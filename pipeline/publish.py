@@ -15,6 +15,7 @@ from lexbeam.models.vocabulary import cached_vocabulary
 from lexbeam.pipeline.errors import JobError
 from lexbeam.pipeline.plan import Plan, spec_to_json
 from lexbeam.pipeline.runs import DATASETS, RunDir, created_of_latest, json_bytes, read_json
+from lexbeam.pipeline.summary import summary_of
 from lexbeam.pipeline.versions import installed_versions
 from lexbeam.transforms import checksums, storage
 from lexbeam.transforms.part_files import open_part, part_statistics, read_part
@@ -202,5 +203,6 @@ def finish(run: RunDir, *, keep_intermediate: bool) -> None:
         if created_of_latest(run.output) <= manifest["created"]:
             latest = storage.join(run.output, "latest.json")
             storage.put_overwrite(latest, json_bytes({"run_id": run.run_id}))
+    storage.put_if_absent(run.summary, json_bytes(summary_of(manifest)))
     text = f"{run.run_id} {manifest['finished']}\n".encode()
     storage.put_if_absent(run.file("_SUCCESS"), text)

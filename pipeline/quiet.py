@@ -6,6 +6,8 @@ import logging
 import os
 import warnings
 
+from lexbeam.pipeline import log
+
 
 def quiet_libraries(verbose: bool) -> None:
     """Errors only, unless the user asks for more; must be called before Beam is imported.
@@ -13,10 +15,11 @@ def quiet_libraries(verbose: bool) -> None:
     Models come from the catalogue or from what the user names, so nothing needs telemetry.
     """
     level = logging.INFO if verbose else logging.ERROR
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=level)
+    logging.basicConfig(level=level)
     root = logging.getLogger()
     root.setLevel(level)
     for handler in root.handlers:
+        handler.setFormatter(log.library_formatter())
         handler.addFilter(_is_no_interrupt)
     logging.getLogger("lexbeam").setLevel(logging.INFO if verbose else logging.WARNING)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")

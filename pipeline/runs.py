@@ -60,6 +60,11 @@ class RunDir:
         return self.file("manifest.json")
 
     @property
+    def summary(self) -> str:
+        """What the run has come to, for machines; made of the manifest."""
+        return self.file("summary.json")
+
+    @property
     def model(self) -> str:
         """The corpus models."""
         return self.file("model")

@@ -1,4 +1,4 @@
-"""The short table at the end of a run, from its manifest."""
+"""What a run has come to, from its manifest: a short table, and the same for machines."""
 
 from __future__ import annotations
 
@@ -6,6 +6,39 @@ from collections.abc import Mapping
 from typing import Any
 
 from lexbeam.pipeline.tables import definition_list, table
+
+SUMMARY_VERSION = 1
+
+
+def summary_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for machines, as in summary.json: see the data model."""
+    totals, model = manifest["totals"], manifest["corpus_model"]
+    read = totals["documents_in"]
+    documents: dict[str, Any] = {"in": read, "rejected": totals["documents_rejected"]}
+    for state in ("out", "counted"):
+        if f"documents_{state}" in totals:
+            documents[state] = totals[f"documents_{state}"]
+    documents["by_language"] = totals.get("documents_by_language", {})
+    documents["by_reason"] = totals["rejected_by_reason"]
+    return {
+        "summary_version": SUMMARY_VERSION,
+        **{name: manifest[name] for name in ("run_id", "command", "created", "finished")},
+        "documents": documents,
+        "terms": model["num_terms"],
+        "topics": model["num_topics"],
+        "coherence_npmi": model.get("coherence_npmi"),
+        "model": manifest["model"] and manifest["model"]["name"],
+        "model_tokens": totals.get("model_tokens"),
+        "padding_ratio": totals.get("padding_ratio"),
+        "stages": [
+            entry | {"documents_per_second": _rate(read, entry["seconds"])}
+            for entry in manifest["stages"]
+        ],
+    }
+
+
+def _rate(documents: int, seconds: float) -> float | None:
+    return round(documents / seconds, 1) if seconds > 0 else None
 
 
 def summary_lines(manifest: Mapping[str, Any]) -> list[str]:

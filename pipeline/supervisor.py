@@ -17,9 +17,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lexbeam.pipeline import log
 from lexbeam.pipeline.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_WORKER_DIED
 from lexbeam.pipeline.supervised import FOLDER, PIPE, SIGNS_OF_LIFE, STATUS
 from lexbeam.transforms import storage
@@ -144,15 +146,29 @@ def _handling_signals(handle: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def supervise(arguments: Sequence[str], stall_timeout: float, say: Callable[[str], None]) -> int:
-    """Carry out a job in a child, again where it dies; returns the exit code.
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended.
+
+    Attributes:
+        code: the exit code.
+        restarts: how often it died and was started again.
+        run: the run's folder; None where it did not come as far.
+    """
+
+    code: int
+    restarts: int = 0
+    run: str | None = None
+
+
+def supervise(arguments: Sequence[str], stall_timeout: float) -> Outcome:
+    """Carry out a job in a child, again where it dies.
 
     Args:
         arguments: of the command line, the command included.
         stall_timeout: seconds without progress after which the job is taken to hang; 0: never.
-        say: gets a line for the user.
     """
-    deaths, committed = 0, 0
+    deaths = committed = restarts = 0
     arguments = list(arguments)
     while True:
         with tempfile.TemporaryDirectory(prefix="lexbeam-job-") as folder:
@@ -162,21 +178,24 @@ def supervise(arguments: Sequence[str], stall_timeout: float, say: Callable[[str
                     code = job.wait(stall_timeout)
             finally:
                 job.close()
-            if job.interrupts:
-                return EXIT_INTERRUPTED
-            if code >= 0 and code != EXIT_WORKER_DIED:
-                return code
             status, now_committed = job.status(), job.num_committed()
+        if job.interrupts:
+            return Outcome(EXIT_INTERRUPTED, restarts, status.get("run"))
+        if code >= 0 and code != EXIT_WORKER_DIED:
+            return Outcome(code, restarts, status.get("run"))
         deaths = 1 if now_committed > committed else deaths + 1
         committed = now_committed
         what = _what_happened(code, job.hung, status.get("stage"))
         if deaths >= MAX_DEATHS:
-            say(
-                f"error: {what}, for the {deaths}. time with nothing finished in between; what was "
-                "finished is kept, the same command resumes"
-            )
-            return EXIT_FAILED
-        say(f"warning: {what}; it is started again, and goes on from what is finished")
+            log.write(
+                "error", "given-up",
+                f"{what}, for the {deaths}. time with nothing finished in between; what was "
+                "finished is kept, the same command resumes",
+            )  # fmt: skip
+            return Outcome(EXIT_FAILED, restarts, status.get("run"))
+        restarts += 1
+        text = f"{what}; it is started again, and goes on from what is finished"
+        log.write("warning", "restart", text)
         if "run_id" in status:
             arguments = [*arguments, "--run_id", status["run_id"]]
 
