@@ -94,6 +94,7 @@ def _carry_out(work: Workspace, settings: RunSettings, view: ProgressView) -> No
         # Before any worker needs it.
         prepare.convert_model(work.plan.encoder, work.plan.config.encoder, view.say)
     run_stages(_later_stages(work), num_documents)
+    run_stages(_stages_for_reuse(work), num_documents)
     has_topics = corpus_model.topic_metrics(work)["num_topics"] > 0
     if command == "fit":
         run_stages([stages.collect_errors(work)], num_documents)
@@ -110,6 +111,11 @@ def _later_stages(work: Workspace) -> list[Stage]:
     if command != "fit" and "bert" in features:
         todo.append(stages.encode(work))
     return todo
+
+
+def _stages_for_reuse(work: Workspace) -> list[Stage]:
+    todo = [stages.compare(work)] if work.earlier_work else []
+    return todo + ([stages.index_texts(work)] if work.plan.reuse_store else [])
 
 
 def _run_stage(

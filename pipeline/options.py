@@ -80,6 +80,8 @@ class RunSettings:
         worker_ram: bytes of memory that a worker has, or `auto`.
         max_error_fraction: more rejected documents than max(10, fraction x documents) fail the run.
         keep_intermediate: leave the parts of inner stages in the run's folder.
+        reuse: the run to take over from: `latest`, `none` or the id of a run of the output folder.
+        reuse_store: `on` or `off`: keep what later runs can take over.
         stall_timeout: seconds without progress after which the job is taken to hang; 0: never.
         log_format: `text` or `json`, of what is said on stderr.
         metrics_file: gets how the job went, for Prometheus; None: no file.
@@ -95,6 +97,8 @@ class RunSettings:
     worker_ram: str | int = "auto"
     max_error_fraction: float = 0.01
     keep_intermediate: bool = False
+    reuse: str = "latest"
+    reuse_store: str = "on"
     stall_timeout: int = 3600
     log_format: str = "text"
     metrics_file: str | None = None
@@ -108,6 +112,9 @@ class RunSettings:
             check_run_id(self.run_id)
         fraction = self.max_error_fraction
         require(0.0 <= fraction <= 1.0, "max_error_fraction", fraction, "must lie in [0, 1]")
+        if self.reuse not in ("latest", "none"):
+            check_run_id(self.reuse, "reuse")
+        require_choice("reuse_store", self.reuse_store, ("on", "off"))
         require_choice("log_format", self.log_format, log.FORMATS)
         require_choice("lda_execution", self.lda_execution, ("auto", *LDA_EXECUTIONS))
         require_at_least("stall_timeout", self.stall_timeout, 0)
@@ -117,10 +124,10 @@ class RunSettings:
                 require_at_least(option, int(value), 1)
 
 
-def check_run_id(run_id: str) -> None:
+def check_run_id(run_id: str, option: str = "run_id") -> None:
     """Raise ConfigError unless the id can be the name of one folder."""
     reason = "use letters, digits, '.', '_', '+' and '-', beginning with a letter or digit"
-    require(bool(_RUN_ID.fullmatch(run_id)) and ".." not in run_id, "run_id", run_id, reason)
+    require(bool(_RUN_ID.fullmatch(run_id)) and ".." not in run_id, option, run_id, reason)
 
 
 class Parser(argparse.ArgumentParser):
@@ -312,6 +319,17 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--keep_intermediate", action="store_true", help="keep the parts of inner stages")
     add(
+        "--reuse",
+        metavar="RUN",
+        help="take over from an earlier run what it has computed: latest, none or a run's id "
+        "(default: latest)",
+    )
+    add(
+        "--reuse_store",
+        choices=("on", "off"),
+        help="keep tokens, counts and embeddings for later runs (default: on)",
+    )
+    add(
         "--stall_timeout",
         type=int,
         metavar="SECONDS",
@@ -479,7 +497,7 @@ def run_settings(options: Mapping[str, Any], beam_args: tuple[str, ...]) -> RunS
         raise UsageError("--output is required: the folder that gets runs/RUN_ID")
     names = _same(
         "output", "run_id", "split_size", "lda_execution", "worker_ram",
-        "max_error_fraction", "keep_intermediate", "stall_timeout",
+        "max_error_fraction", "keep_intermediate", "reuse", "reuse_store", "stall_timeout",
         "log_format", "metrics_file", "quiet", "verbose",
     )  # fmt: skip
     return RunSettings(**pick(options, names), beam_args=beam_args)

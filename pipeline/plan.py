@@ -24,7 +24,7 @@ from lexbeam.pipeline.options import LDA_OPTIONS, JobConfig
 from lexbeam.pipeline.runs import RunDir, json_bytes, read_json
 from lexbeam.transforms import splits, storage
 
-PLAN_VERSION = 3
+PLAN_VERSION = 4
 # Options of the encoder that change speed, but not what comes out.
 _SPEED_ONLY = ("device", "max_batch_tokens")
 
@@ -43,6 +43,8 @@ class Plan:
         lda_execution: `local` or `distributed`; changes no bit of the content.
         identity: what decides the content of the run, as JSON.
         versions: of the packages that the run was begun with.
+        reuse_store: whether the run keeps what later ones can take over.
+        reuse: id of the run to take over from, or None.
     """
 
     command: str
@@ -54,6 +56,8 @@ class Plan:
     lda_execution: str
     identity: Mapping[str, Any]
     versions: Mapping[str, str] = field(default_factory=dict)
+    reuse_store: bool = False
+    reuse: str | None = None
 
     def model_dir(self, run: RunDir) -> str:
         """Folder of the corpus models that the run's documents are extracted with."""
@@ -85,6 +89,8 @@ class Plan:
             "lda_execution": self.lda_execution,
             "identity": self.identity,
             "versions": dict(self.versions),
+            "reuse_store": self.reuse_store,
+            "reuse": self.reuse,
             **self.layout.to_json(),
         }
 
@@ -177,6 +183,8 @@ def plan_from_json(values: Mapping[str, Any]) -> Plan:
         lda_execution=values["lda_execution"],
         identity=values["identity"],
         versions=values["versions"],
+        reuse_store=values["reuse_store"],
+        reuse=values["reuse"],
     )
 
 

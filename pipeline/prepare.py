@@ -27,6 +27,7 @@ from lexbeam.pipeline.plan import (
     write_plan,
 )
 from lexbeam.pipeline.progress_view import ProgressView
+from lexbeam.pipeline.reuse import choose_earlier
 from lexbeam.pipeline.run_lock import is_busy
 from lexbeam.pipeline.runs import RunDir, absolute, created_of_latest
 from lexbeam.pipeline.tables import count_of
@@ -78,7 +79,6 @@ def claim_run(wanted: Plan, settings: RunSettings, view: ProgressView) -> tuple[
     Raises UsageError where the named run has another configuration or input, ConfigError where
     the output cannot be written.
     """
-    wanted = _after_latest(wanted, settings.output, view)
     if settings.run_id is not None:
         run = RunDir(settings.output, settings.run_id)
         return _claim(run, wanted, settings, view)
@@ -87,12 +87,20 @@ def claim_run(wanted: Plan, settings: RunSettings, view: ProgressView) -> tuple[
         if found is not None and _is_same_job(found, wanted) and not is_busy(run):
             view.say(f"resuming run {run.run_id}")
             return run, _with_local_settings(found, wanted, settings)
+    wanted = _for_new_run(wanted, settings, view)
     stamp = datetime.fromisoformat(wanted.created).strftime("%Y-%m-%dT%H%M%SZ")
     for suffix in ("", *(f"-{number}" for number in range(2, 100))):
         run = RunDir(settings.output, stamp + suffix)
         if _try_write_plan(run, wanted):
             return run, wanted
     raise JobError(f"no free run id that begins with {stamp} in {settings.output}")
+
+
+def _for_new_run(wanted: Plan, settings: RunSettings, view: ProgressView) -> Plan:
+    """The plan, with what is decided once when a run begins."""
+    earlier = choose_earlier(wanted, settings, view.say)
+    wanted = replace(wanted, reuse=earlier, reuse_store=settings.reuse_store == "on")
+    return _after_latest(wanted, settings.output, view)
 
 
 def _after_latest(wanted: Plan, output: str, view: ProgressView) -> Plan:
@@ -111,8 +119,10 @@ def _after_latest(wanted: Plan, output: str, view: ProgressView) -> Plan:
 def _claim(
     run: RunDir, wanted: Plan, settings: RunSettings, view: ProgressView
 ) -> tuple[RunDir, Plan]:
-    if _try_write_plan(run, wanted):
-        return run, wanted
+    if not storage.exists(run.plan):
+        wanted = _for_new_run(wanted, settings, view)
+        if _try_write_plan(run, wanted):
+            return run, wanted
     found = read_plan(run)
     check_same(run, wanted, found)
     if not run.is_complete():

@@ -18,7 +18,8 @@ from lexbeam.pipeline.runs import DATASETS, RunDir, created_of_latest, json_byte
 from lexbeam.pipeline.summary import summary_of
 from lexbeam.pipeline.versions import installed_versions
 from lexbeam.transforms import checksums, storage
-from lexbeam.transforms.part_files import open_part, part_statistics, read_part
+from lexbeam.transforms.earlier_parts import EarlierParts
+from lexbeam.transforms.part_files import PartFolder, open_part, part_statistics, read_part
 
 if TYPE_CHECKING:
     from lexbeam.pipeline.stages import Workspace
@@ -74,6 +75,7 @@ def totals_of(work: Workspace) -> dict[str, Any]:
         "sources": len(work.plan.layout.sources),
         "splits": work.plan.num_splits,
     }
+    totals |= _reuse_totals(work)
     if work.plan.command == "fit":
         vocabulary = cached_vocabulary(storage.join(work.run.model, "vocabulary.parquet"))
         kept = totals["documents_counted"] = vocabulary.num_documents
@@ -86,6 +88,32 @@ def totals_of(work: Workspace) -> dict[str, Any]:
             "the run is not published"
         )
     return totals
+
+
+def _reuse_totals(work: Workspace) -> dict[str, Any]:
+    """What was taken over from an earlier run, in documents, and how the corpus differs from it."""
+    if work.earlier is None:
+        return {}
+    reused = {
+        "run_id": work.earlier.run.run_id,
+        "tokens": _num_reused(work.tokens, work.earlier_tokens, "language"),
+    }
+    if work.plan.command != "fit" and work.plan.encoder is not None:
+        reused["embeddings"] = _num_reused(work.encoded, work.earlier_encoded, "num_tokens")
+    return {"reused": reused, "compared": read_json(work.comparison)}
+
+
+def _num_reused(parts: PartFolder, earlier: EarlierParts | None, column: str) -> int:
+    """Documents that come from an earlier run: in whole parts, those with a value in the column."""
+    from lexbeam.transforms.tokenize import REUSED
+
+    found = 0
+    for split, part in enumerate(parts.parts()):
+        if earlier is not None and earlier.is_taken_over(split, parts):
+            found += len(read_part(part, [column])[column].drop_null())
+        else:
+            found += part_statistics(part).get(REUSED, 0)
+    return found
 
 
 def _document_totals(work: Workspace) -> dict[str, Any]:
@@ -113,7 +141,7 @@ def published_files(run: RunDir) -> list[dict[str, Any]]:
     Raises JobError where one was damaged since it was committed.
     """
     files = []
-    for folder in (*DATASETS, "model"):
+    for folder in (*DATASETS, "model", "reuse"):
         files += [_file_entry(run, file.path) for file in storage.list_tree(run.file(folder))]
     files.append(_file_entry(run, run.plan))
     return sorted(files, key=lambda entry: entry["path"])
@@ -195,7 +223,7 @@ def put_manifest(run: RunDir, manifest: Mapping[str, Any]) -> bool:
 def finish(run: RunDir, *, keep_intermediate: bool) -> None:
     """What follows the commit, and is done again where it was cut off; _SUCCESS ends it."""
     manifest = read_json(run.manifest)
-    for folder in (*DATASETS, "model"):
+    for folder in (*DATASETS, "model", "reuse"):
         checksums.remove_checksums(run.file(folder), root=run.path)
     if not keep_intermediate:
         storage.delete_tree(run.intermediate, root=run.path)

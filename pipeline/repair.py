@@ -16,7 +16,7 @@ def damaged(run: RunDir) -> list[str]:
     names = storage.list_folders(run.intermediate)
     inner = (storage.join(run.intermediate, name) for name in names)
     folders = [folder for folder in inner if folder != run.attempts]
-    folders += [run.file(name) for name in (*DATASETS, "model")]
+    folders += [run.file(name) for name in (*DATASETS, "model", "reuse")]
     return [path for folder in folders for path in checksums.damaged_files(folder)]
 
 

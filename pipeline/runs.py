@@ -75,6 +75,11 @@ class RunDir:
         return self.file("intermediate")
 
     @property
+    def reuse(self) -> str:
+        """What later runs may take over."""
+        return self.file("reuse")
+
+    @property
     def attempts(self) -> str:
         """Marks of splits that are being worked on, by stage."""
         return self.file("intermediate", "attempts")

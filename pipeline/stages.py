@@ -12,10 +12,13 @@ import pyarrow as pa
 from lexbeam.models import schemas
 from lexbeam.models.features import FeatureConfig
 from lexbeam.pipeline import corpus_model
+from lexbeam.pipeline.errors import UsageError
 from lexbeam.pipeline.plan import Plan
+from lexbeam.pipeline.reuse import LEAST_SHARE_OF_TOKENS, Earlier
 from lexbeam.pipeline.runs import RunDir
 from lexbeam.transforms import storage
 from lexbeam.transforms.attempts import Attempts
+from lexbeam.transforms.compare import CompareCorpora, Corpus
 from lexbeam.transforms.count import (
     CountDocumentFrequency,
     CountFolders,
@@ -24,7 +27,9 @@ from lexbeam.transforms.count import (
 )
 from lexbeam.transforms.died import DiedRows
 from lexbeam.transforms.duplicates import DropDuplicateIds
-from lexbeam.transforms.encode import EncodeDocuments
+from lexbeam.transforms.earlier_parts import EarlierParts
+from lexbeam.transforms.earlier_rows import EarlierRows
+from lexbeam.transforms.encode import ROWS_PER_ROW_GROUP, EncodeDocuments
 from lexbeam.transforms.extract import (
     ERRORS,
     CollectErrors,
@@ -37,7 +42,8 @@ from lexbeam.transforms.lda_checkpoints import LdaCheckpoints
 from lexbeam.transforms.lda_passes import distributed_fit
 from lexbeam.transforms.part_files import BlockSource, Columns, PartFolder, ZippedParts
 from lexbeam.transforms.parts import ReadSplits, SplitWork, WriteParts
-from lexbeam.transforms.tokenize import SplitSource, TokenizeDocuments
+from lexbeam.transforms.text_index import IndexTexts, index_folder
+from lexbeam.transforms.tokenize import TEXT_COLUMNS, SplitSource, TokenizeDocuments
 from lexbeam.transforms.topic_files import TopicFiles
 
 Build = Callable[[beam.Pipeline], object]
@@ -100,35 +106,109 @@ class Workspace:
     run: RunDir
     plan: Plan
 
-    def _inner(self, name: str) -> PartFolder:
-        return PartFolder(storage.join(self.run.intermediate, name), self.plan.num_splits)
+    def _reusable(self, name: str) -> PartFolder:
+        """Parts that stay, where later runs may take them over."""
+        folder = self.run.reuse if self.plan.reuse_store else self.run.intermediate
+        return PartFolder(storage.join(folder, name), self.plan.num_splits)
 
     @cached_property
     def tokens(self) -> PartFolder:
         """Read and tokenized documents, rejected ones included."""
-        return self._inner("tokens")
+        return self._reusable("tokens")
 
     @cached_property
     def dropped(self) -> PartFolder:
         """Rows of later documents of an id."""
-        return self._inner("dropped")
+        return self._reusable("dropped")
 
     @cached_property
     def bow(self) -> PartFolder:
         """Bags of words."""
-        return self._inner("bow")
+        return PartFolder(storage.join(self.run.intermediate, "bow"), self.plan.num_splits)
 
     @cached_property
     def encoded(self) -> PartFolder:
         """Embeddings and received attention."""
-        return self._inner("encoded")
+        return self._reusable("encoded")
 
     @cached_property
     def counts(self) -> CountFolders:
-        """Merged counts."""
-        return CountFolders.below(
-            storage.join(self.run.intermediate, "counts"), self.plan.num_splits
+        """Counts of each split, and merged ones."""
+        merged = storage.join(self.run.intermediate, "counts")
+        return CountFolders.below(merged, self._reusable("counts"))
+
+    @cached_property
+    def index(self) -> PartFolder:
+        """Where each text stands, for later runs."""
+        return index_folder(storage.join(self.run.reuse, "index"))
+
+    @cached_property
+    def comparison(self) -> str:
+        """How the corpus differs from the earlier run's."""
+        return storage.join(self.run.intermediate, "comparison.json")
+
+    @cached_property
+    def earlier(self) -> Earlier | None:
+        """The run to take over from; None where there is none, or it has been removed since."""
+        if self.plan.reuse is None:
+            return None
+        try:
+            return Earlier.of(RunDir(self.run.output, self.plan.reuse), self.plan)
+        except UsageError:
+            return None
+
+    @cached_property
+    def earlier_work(self) -> Workspace | None:
+        """The folders of that run."""
+        if self.earlier is None:
+            return None
+        return Workspace(self.earlier.run, self.earlier.earlier_plan)
+
+    def _earlier_parts(
+        self, parts: str, *, dropped: bool, errors: bool = False
+    ) -> EarlierParts | None:
+        earlier, work = self.earlier, self.earlier_work
+        if earlier is None or work is None or not any(split >= 0 for split in earlier.splits):
+            return None
+        return EarlierParts(
+            parts=work.counts.splits if parts == "counts" else getattr(work, parts),
+            manifest=earlier.run.manifest,
+            folder=earlier.run.path,
+            splits=earlier.splits,
+            dropped=(self.dropped, work.dropped) if dropped else None,
+            without_errors=errors,
         )
+
+    @cached_property
+    def earlier_tokens(self) -> EarlierParts | None:
+        """Tokens of the earlier run that can be taken over whole."""
+        return self._earlier_parts("tokens", dropped=False)
+
+    @cached_property
+    def earlier_counts(self) -> EarlierParts | None:
+        """Counts of the earlier run that can be taken over whole."""
+        return self._earlier_parts("counts", dropped=True)
+
+    @cached_property
+    def earlier_encoded(self) -> EarlierParts | None:
+        """Embeddings of the earlier run that can be taken over whole; not where some failed."""
+        if self.earlier is None or not self.earlier.embeddings:
+            return None
+        return self._earlier_parts("encoded", dropped=True, errors=True)
+
+    def token_rows(self) -> EarlierRows | None:
+        """Tokens of the earlier run's texts."""
+        earlier, work = self.earlier, self.earlier_work
+        if earlier is None or work is None or not earlier.tokens:
+            return None
+        return EarlierRows(work.index.path, work.tokens, TEXT_COLUMNS, LEAST_SHARE_OF_TOKENS)
+
+    def encoded_rows(self, schema: pa.Schema) -> EarlierRows | None:
+        """Embeddings of the earlier run's texts."""
+        earlier, work = self.earlier, self.earlier_work
+        if earlier is None or work is None or not earlier.embeddings:
+            return None
+        return EarlierRows(work.index.path, work.encoded, tuple(schema.names))
 
     @cached_property
     def documents(self) -> PartFolder:
@@ -145,10 +225,16 @@ class Workspace:
         """Documents that made a process die."""
         return DiedRows(self.run.died)
 
-    def splits(self, stage: str, source: BlockSource, *folders: PartFolder) -> SplitWork:
+    def splits(
+        self,
+        stage: str,
+        source: BlockSource,
+        *folders: PartFolder,
+        earlier: EarlierParts | None = None,
+    ) -> SplitWork:
         """What a stage has to do that reads the source and writes into the folders."""
         marks = Attempts(storage.join(self.run.attempts, stage))
-        return SplitWork(source, folders, marks)
+        return SplitWork(source, folders, stage, marks, earlier)
 
     @property
     def model_dir(self) -> str:
@@ -201,17 +287,20 @@ class Workspace:
 def tokenize(work: Workspace) -> Stage:
     """Read, detect the language, segment."""
     source = SplitSource(work.run.plan, work.keep_columns, died=work.died)
+    config, keep_columns = work.plan.config.text, work.keep_columns
+    rows = work.token_rows()
 
     def build(pipeline: beam.Pipeline, splits: SplitWork) -> object:
         (tokens,) = splits.folders
         return (
             pipeline
             | "ReadSplits" >> ReadSplits(splits)
-            | "TokenizeDocuments" >> TokenizeDocuments(work.plan.config.text, work.keep_columns)
+            | "TokenizeDocuments" >> TokenizeDocuments(config, keep_columns, rows)
             | "WriteTokens" >> WriteParts(tokens, work.tokens_schema, "tokenize")
         )
 
-    return _map("tokenize", MapOfSplits(work.splits("tokenize", source, work.tokens), build))
+    splits = work.splits("tokenize", source, work.tokens, earlier=work.earlier_tokens)
+    return _map("tokenize", MapOfSplits(splits, build))
 
 
 def drop_duplicates(work: Workspace) -> Stage:
@@ -230,7 +319,8 @@ def count(work: Workspace) -> Stage:
     def build(pipeline: beam.Pipeline, splits: SplitWork) -> object:
         return pipeline | "CountDocumentFrequency" >> CountDocumentFrequency(splits)
 
-    return _map("count", MapOfSplits(work.splits("count", source, work.counts.splits), build))
+    splits = work.splits("count", source, work.counts.splits, earlier=work.earlier_counts)
+    return _map("count", MapOfSplits(splits, build))
 
 
 def merge_counts(work: Workspace) -> Stage:
@@ -296,19 +386,42 @@ def encode(work: Workspace) -> Stage:
     """BERT."""
     spec = work.plan.encoder
     assert spec is not None
-    source = work.token_columns("content")
     schema = schemas.encoded_part_schema(spec.dimensions)
+    rows = work.encoded_rows(schema)
+    source = work.token_columns(*(["content", "text_sha256"] if rows else ["content"]))
 
     def build(pipeline: beam.Pipeline, splits: SplitWork) -> object:
         (encoded,) = splits.folders
         return (
             pipeline
             | "ReadSplits" >> ReadSplits(splits)
-            | "EncodeDocuments" >> EncodeDocuments(spec, work.plan.config.encoder)
-            | "WriteEncoded" >> WriteParts(encoded, schema, "encode")
+            | "EncodeDocuments" >> EncodeDocuments(spec, work.plan.config.encoder, rows)
+            | "WriteEncoded" >> WriteParts(encoded, schema, "encode", ROWS_PER_ROW_GROUP)
         )
 
-    return _map("encode", MapOfSplits(work.splits("encode", source, work.encoded), build))
+    splits = work.splits("encode", source, work.encoded, earlier=work.earlier_encoded)
+    return _map("encode", MapOfSplits(splits, build))
+
+
+def index_texts(work: Workspace) -> Stage:
+    """Where each text stands, for later runs."""
+
+    def build(pipeline: beam.Pipeline) -> object:
+        return pipeline | "IndexTexts" >> IndexTexts(work.tokens, work.dropped, work.index)
+
+    return _single("index", build, work.index.is_complete)
+
+
+def compare(work: Workspace) -> Stage:
+    """How the corpus differs from that of the earlier run."""
+    earlier = work.earlier_work
+    assert earlier is not None
+    now, then = (Corpus(corpus.tokens, corpus.dropped) for corpus in (work, earlier))
+
+    def build(pipeline: beam.Pipeline) -> object:
+        return pipeline | "Compare" >> CompareCorpora(now, then, work.comparison)
+
+    return _single("compare", build, lambda: storage.exists(work.comparison))
 
 
 def extract(work: Workspace, *, has_topics: bool) -> Stage:

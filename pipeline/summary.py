@@ -8,6 +8,7 @@ from typing import Any
 from lexbeam.pipeline.tables import definition_list, table
 
 SUMMARY_VERSION = 1
+_KINDS = ("new", "changed", "unchanged", "removed")
 
 
 def summary_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -24,6 +25,8 @@ def summary_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "summary_version": SUMMARY_VERSION,
         **{name: manifest[name] for name in ("run_id", "command", "created", "finished")},
         "documents": documents,
+        "compared": totals.get("compared"),
+        "reused": totals.get("reused"),
         "terms": model["num_terms"],
         "topics": model["num_topics"],
         "coherence_npmi": model.get("coherence_npmi"),
@@ -47,6 +50,9 @@ def summary_lines(manifest: Mapping[str, Any]) -> list[str]:
     pairs = [("run", f"{manifest['run_id']} ({manifest['command']})")]
     pairs.append(("documents", _documents(totals)))
     pairs.append(("rejected", _rejected(totals)))
+    if "compared" in totals:
+        pairs.append(("compared", _compared(totals)))
+        pairs.append(("reused", _reused(totals["reused"])))
     pairs.append(("terms", _terms(manifest)))
     pairs.append(("topics", _topics(manifest)))
     if totals.get("model_tokens") is not None:
@@ -69,6 +75,16 @@ def _rejected(totals: Mapping[str, Any]) -> str:
     reasons = totals["rejected_by_reason"]
     by_reason = ", ".join(f"{name} {count:,}" for name, count in reasons.items())
     return f"{totals['documents_rejected']:,}" + (f" ({by_reason})" if by_reason else "")
+
+
+def _compared(totals: Mapping[str, Any]) -> str:
+    kinds = ", ".join(f"{kind} {totals['compared'][kind]:,}" for kind in _KINDS)
+    return f"{kinds}, beside run {totals['reused']['run_id']}"
+
+
+def _reused(reused: Mapping[str, Any]) -> str:
+    kinds = [name for name in ("tokens", "embeddings") if name in reused]
+    return ", ".join(f"{name} of {reused[name]:,} documents" for name in kinds)
 
 
 def _terms(manifest: Mapping[str, Any]) -> str:

@@ -76,7 +76,7 @@ def _unknown_files(run: RunDir, manifest: Mapping[str, Any]) -> list[str]:
     known = {entry["path"] for entry in manifest["files"]}
     found = [
         run.relative(file.path)
-        for folder in (*DATASETS, "model")
+        for folder in (*DATASETS, "model", "reuse")
         for file in storage.list_tree(run.file(folder))
     ]
     return [f"{path} is not in the manifest" for path in found if path not in known]

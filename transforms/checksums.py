@@ -43,6 +43,11 @@ def _keep(path: str, entry: dict[str, Any], commit: Callable[[], bool]) -> bool:
     return True
 
 
+def copy_file(source: str, path: str, entry: dict[str, Any]) -> bool:
+    """Commit a copy of a file whose checksum is known; local files share their bytes."""
+    return _keep(path, entry, lambda: storage.copy_file(source, path))
+
+
 def checksum(path: str) -> dict[str, Any]:
     """Size in bytes and hexadecimal SHA-256 of a file."""
     return {"bytes": storage.stat(path).size, "sha256": storage.sha256_file(path)}

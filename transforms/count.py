@@ -50,10 +50,10 @@ class CountFolders:
     documents: PartFolder
 
     @classmethod
-    def below(cls, path: str, num_splits: int) -> CountFolders:
-        """The folders below one."""
+    def below(cls, path: str, splits: PartFolder) -> CountFolders:
+        """The folders of the merged counts below one, beside that of the splits."""
         return cls(
-            splits=PartFolder(f"{path}/splits", num_splits),
+            splits=splits,
             words=PartFolder(f"{path}/words", NUM_PARTITIONS),
             phrases=PartFolder(f"{path}/phrases", NUM_PARTITIONS),
             documents=PartFolder(f"{path}/documents", 1),
@@ -181,6 +181,8 @@ class CountSplitDoFn(beam.DoFn):  # type: ignore[misc]
         self._documents = Metrics.counter("CountDocumentFrequency", "documents-in")
 
     def process(self, split: int) -> None:
+        if self._work.take_over(split):
+            return
         (folder,) = self._work.folders
         row_groups = row_groups_of(self._counted(split))
         with self._work.attempt(split):

@@ -47,12 +47,17 @@ class ReadIdsDoFn(beam.DoFn):  # type: ignore[misc]
             for batch in part.iter_batches(_ROWS_READ, columns=["id_hash"]):
                 places = places_of(batch["id_hash"], split, first_row)
                 first_row += batch.num_rows
-                partitions = places["high"] % _NUM_PARTITIONS
-                order = np.argsort(partitions.astype(np.uint8), kind="stable")
-                bounds = np.searchsorted(partitions[order], np.arange(_NUM_PARTITIONS + 1))
-                for partition in np.flatnonzero(np.diff(bounds)).tolist():
-                    chosen = order[bounds[partition] : bounds[partition + 1]]
-                    yield partition, places[chosen].tobytes()
+                yield from by_partition(places, _NUM_PARTITIONS)
+
+
+def by_partition(places: Places, num_partitions: int) -> Iterator[tuple[int, bytes]]:
+    """Records with a field `high` by partition of that, as bytes; partitions are at most 256."""
+    partitions = places["high"] % num_partitions
+    order = np.argsort(partitions.astype(np.uint8), kind="stable")
+    bounds = np.searchsorted(partitions[order], np.arange(num_partitions + 1))
+    for partition in np.flatnonzero(np.diff(bounds)).tolist():
+        chosen = order[bounds[partition] : bounds[partition + 1]]
+        yield partition, places[chosen].tobytes()
 
 
 def places_of(id_hashes: pa.FixedSizeBinaryArray, split: int, first_row: int) -> Places:

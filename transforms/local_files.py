@@ -84,6 +84,22 @@ def publish(temporary: str, target: str) -> bool:
         Path(temporary).unlink(missing_ok=True)
 
 
+def publish_copy(source: str, target: str) -> bool:
+    """Give a finished file another name unless that is taken; a copy where links cannot be."""
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in (*_NO_LINKS, errno.EXDEV):
+            raise
+        temporary = _temporary_beside(target)
+        shutil.copyfile(source, temporary)
+        return publish(temporary, target)
+    _sync_folder(os.path.dirname(target))
+    return True
+
+
 def replace(data: bytes, target: str) -> None:
     """Write a file in place of an earlier one: readers see the old or the new content."""
     temporary = write_beside(target, data)

@@ -37,7 +37,7 @@ BYTES_PER_ROW_GROUP = 32 << 20
 BYTES_PER_BLOCK = 4 << 20
 STATISTICS_KEY = b"lexbeam.statistics"
 
-_PART_NAME = re.compile(r"^part-(\d{5,})-of-(\d{5,})\.parquet$")
+_PART_NAME = re.compile(r"^part-(\d{5,})-of-(\d{5,})\.[a-z]+$")
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,16 @@ class PartFolder:
     Attributes:
         path: a local folder or URL.
         num_parts: as many as there are splits.
+        suffix: of the files' names.
     """
 
     path: str
     num_parts: int
+    suffix: str = "parquet"
 
     def part(self, index: int) -> str:
         """Path of the part of split `index`."""
-        return storage.join(self.path, f"part-{index:05d}-of-{self.num_parts:05d}.parquet")
+        return storage.join(self.path, f"part-{index:05d}-of-{self.num_parts:05d}.{self.suffix}")
 
     def parts(self) -> list[str]:
         """Paths of all parts, in the order of the splits."""
@@ -81,8 +83,9 @@ class PartWriter:
     core a thread compresses a row group while the next one comes together.
     """
 
-    def __init__(self, path: str, schema: pa.Schema) -> None:
+    def __init__(self, path: str, schema: pa.Schema, rows_per_row_group: int | None = None) -> None:
         self.path = path
+        self._rows_per_row_group = rows_per_row_group or ROWS_PER_ROW_GROUP
         self.num_rows = 0
         self._schema = schema.remove_metadata()
         self._pending: list[pa.RecordBatch] = []
@@ -90,7 +93,7 @@ class PartWriter:
         self._pending_bytes = 0
         storage.make_parent(path)
         descriptor, self._temporary = tempfile.mkstemp(
-            prefix=".part-", suffix=".tmp", dir=_temporary_folder(path)
+            prefix=".part-", suffix=".tmp", dir=temporary_folder(path)
         )
         os.close(descriptor)
         self._writer = pq.ParquetWriter(self._temporary, self._schema, compression="zstd")
@@ -107,13 +110,13 @@ class PartWriter:
         while batch.num_rows:
             filled = np.cumsum(sizes) + self._pending_bytes >= BYTES_PER_ROW_GROUP
             until_full = int(np.argmax(filled)) + 1 if filled.any() else batch.num_rows
-            taken = min(until_full, ROWS_PER_ROW_GROUP - self._pending_rows, batch.num_rows)
+            taken = min(until_full, self._rows_per_row_group - self._pending_rows, batch.num_rows)
             self._pending.append(batch.slice(0, taken))
             self._pending_rows += taken
             self._pending_bytes += int(sizes[:taken].sum())
             batch, sizes = batch.slice(taken), sizes[taken:]
             is_full = self._pending_bytes >= BYTES_PER_ROW_GROUP
-            if is_full or self._pending_rows == ROWS_PER_ROW_GROUP:
+            if is_full or self._pending_rows == self._rows_per_row_group:
                 self._flush()
 
     def commit(self, statistics: Mapping[str, Any] | None = None) -> bool:
@@ -150,7 +153,7 @@ class PartWriter:
             self._being_written = self._thread.submit(self._write_row_group, table)
 
     def _write_row_group(self, table: pa.Table) -> None:
-        self._writer.write_table(table.combine_chunks(), row_group_size=ROWS_PER_ROW_GROUP)
+        self._writer.write_table(table.combine_chunks(), row_group_size=self._rows_per_row_group)
 
     def _wait(self) -> None:
         """Until the row group before is written; raises what went wrong."""
@@ -183,7 +186,7 @@ def json_text(value: Any) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
-def _temporary_folder(path: str) -> str | None:
+def temporary_folder(path: str) -> str | None:
     """Beside a local part, so that it can be linked to its name; else the temporary folder."""
     return os.path.dirname(storage.local_path(path)) if storage.is_local(path) else None
 
@@ -213,7 +216,7 @@ def write_row_groups(path: str, tables: Iterable[pa.Table], distinct: Sequence[s
     """
     storage.make_parent(path)
     descriptor, temporary = tempfile.mkstemp(
-        prefix=".part-", suffix=".tmp", dir=_temporary_folder(path)
+        prefix=".part-", suffix=".tmp", dir=temporary_folder(path)
     )
     os.close(descriptor)
     try:

@@ -14,6 +14,7 @@ from apache_beam.metrics import Metrics
 
 from lexbeam.transforms import blocks, progress
 from lexbeam.transforms.attempts import Attempts
+from lexbeam.transforms.earlier_parts import EarlierParts
 from lexbeam.transforms.part_files import BlockSource, PartFolder, PartWriter
 from lexbeam.transforms.threads import kernel_threads
 
@@ -25,13 +26,17 @@ class SplitWork:
     Attributes:
         source: where the splits are read from.
         folders: where the parts go.
+        stage: its name, for progress.
         attempts: the stage's marks; None: leave none.
+        earlier: parts of an earlier run, for the one folder; None: make all.
         only: the one split to work on; None: all that some folder still lacks a part of.
     """
 
     source: BlockSource
     folders: tuple[PartFolder, ...]
+    stage: str = ""
     attempts: Attempts | None = None
+    earlier: EarlierParts | None = None
     only: int | None = None
 
     def missing(self) -> list[int]:
@@ -49,6 +54,16 @@ class SplitWork:
             return [self.only]
         suspects = self.suspects()
         return [split for split in self.missing() if split not in suspects]
+
+    def take_over(self, split: int) -> bool:
+        """Take the split's part over from an earlier run; False where it must be made."""
+        if self.earlier is None or self.only is not None:
+            return False
+        (folder,) = self.folders
+        num_rows = self.earlier.take_over(split, folder)
+        if num_rows is not None:
+            progress.report(self.stage, num_rows)
+        return num_rows is not None
 
     def attempt(self, split: int) -> AbstractContextManager[None]:
         """What holds a mark on a split while it is worked on."""
@@ -77,6 +92,8 @@ class ReadBlocksDoFn(beam.DoFn):  # type: ignore[misc]
 
     def process(self, split: int) -> Iterator[pa.RecordBatch]:
         source = self._work.source
+        if self._work.take_over(split):
+            return
         with self._work.attempt(split):
             yield from blocks.mark_split(source.batches(split), source.schema, split)
 
@@ -88,10 +105,17 @@ class WritePartDoFn(beam.DoFn):  # type: ignore[misc]
     a part is finished; the bundle ends when all are committed.
     """
 
-    def __init__(self, folder: PartFolder, schema: pa.Schema, stage: str) -> None:
+    def __init__(
+        self,
+        folder: PartFolder,
+        schema: pa.Schema,
+        stage: str,
+        rows_per_row_group: int | None = None,
+    ) -> None:
         self._folder = folder
         self._schema = schema
         self._stage = stage
+        self._rows_per_row_group = rows_per_row_group
         self._rows = Metrics.counter("WritePart", f"{stage}-rows")
         self._writers: dict[int, PartWriter] = {}
         self._thread: ThreadPoolExecutor | None = None
@@ -108,7 +132,9 @@ class WritePartDoFn(beam.DoFn):  # type: ignore[misc]
         split = blocks.split_of(block)
         writer = self._writers.get(split)
         if writer is None:
-            writer = self._writers[split] = PartWriter(self._folder.part(split), self._schema)
+            writer = self._writers[split] = PartWriter(
+                self._folder.part(split), self._schema, self._rows_per_row_group
+            )
         if blocks.is_last(block):
             del self._writers[split]
             self._commit(writer, blocks.statistics_of(block))
@@ -176,7 +202,7 @@ class ListSplits(beam.PTransform):  # type: ignore[misc]
 
 
 class ReadSplits(beam.PTransform):  # type: ignore[misc]
-    """The blocks of every split to work on."""
+    """The blocks of every split to work on, but for those whose parts can be taken over."""
 
     def __init__(self, work: SplitWork) -> None:
         super().__init__()
@@ -194,15 +220,18 @@ class ReadSplits(beam.PTransform):  # type: ignore[misc]
 class WriteParts(beam.PTransform):  # type: ignore[misc]
     """Every split's blocks into its part of the folder."""
 
-    def __init__(self, folder: PartFolder, schema: pa.Schema, stage: str) -> None:
+    def __init__(
+        self,
+        folder: PartFolder,
+        schema: pa.Schema,
+        stage: str,
+        rows_per_row_group: int | None = None,
+    ) -> None:
         super().__init__()
-        self._folder = folder
-        self._schema = schema
-        self._stage = stage
+        self._writer = WritePartDoFn(folder, schema, stage, rows_per_row_group)
 
     def expand(self, blocks_in: beam.PCollection) -> beam.PCollection:
-        writer = WritePartDoFn(self._folder, self._schema, self._stage)
-        return blocks_in | "WritePart" >> beam.ParDo(writer)
+        return blocks_in | "WritePart" >> beam.ParDo(self._writer)
 
 
 class ListIndices(beam.PTransform):  # type: ignore[misc]

@@ -369,6 +369,17 @@ def commit_file(local_file: str, path: str) -> bool:
         Path(local_file).unlink(missing_ok=True)
 
 
+def copy_file(source: str, path: str) -> bool:
+    """Publish a copy of a finished file under another name, once; False where that is taken.
+
+    Two local names of one file system share the file, which must not be changed from then on.
+    """
+    make_parent(path)
+    if is_local(source) and is_local(path):
+        return local_files.publish_copy(local_path(source), local_path(path))
+    return put_if_absent(path, read_bytes(source))
+
+
 def taking_turns(folder: str) -> AbstractContextManager[None]:
     """Hold a local folder while the body runs, against others that do so; nothing on a store."""
     return local_files.locked_folder(local_path(folder)) if is_local(folder) else nullcontext()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -21,9 +22,12 @@ from lexbeam.transforms import blocks, readers, splits
 from lexbeam.transforms.bisect import process_bisecting
 from lexbeam.transforms.block_size import BLOCK_ROWS
 from lexbeam.transforms.died import PROCESS_DIED, DiedRow, DiedRows
+from lexbeam.transforms.earlier_rows import EarlierRows, fill_in, without
 from lexbeam.transforms.map_blocks import MapBlocksDoFn
 
 TOKENIZE_FAILED = "tokenize-failed"
+# Statistic of a part: documents that an earlier run has worked on.
+REUSED = "reused"
 
 
 @dataclass(frozen=True)
@@ -97,13 +101,27 @@ def text_hashes(contents: pa.StringArray) -> pa.StringArray:
     )
 
 
-class TokenizeDoFn(MapBlocksDoFn[pa.RecordBatch]):
-    """Adds schemas.TOKEN_FIELDS to blocks of read documents."""
+# What a text alone decides: such columns can be taken from an earlier run.
+TEXT_COLUMNS = ("language", "tokens", "kinds", "starts", "ends")
 
-    def __init__(self, config: TextConfig, schema: pa.Schema) -> None:
+Tokenized = tuple[pa.RecordBatch, int]
+"""A block with its tokens, and how many documents have them from an earlier run."""
+
+
+class TokenizeDoFn(MapBlocksDoFn[Tokenized]):
+    """Adds schemas.TOKEN_FIELDS to blocks of read documents.
+
+    The last block carries the statistic `reused`, where there is an earlier run.
+    """
+
+    def __init__(
+        self, config: TextConfig, schema: pa.Schema, earlier: EarlierRows | None = None
+    ) -> None:
         self._config = config
         self._schema = schema
+        self._earlier = earlier
         self._tokenizer: Tokenizer | None = None
+        self._num_reused: Counter[int] = Counter()
         self._documents = Metrics.counter("TokenizeDocuments", "documents-in")
         self._rejected = Metrics.counter("TokenizeDocuments", "documents-rejected")
 
@@ -111,25 +129,34 @@ class TokenizeDoFn(MapBlocksDoFn[pa.RecordBatch]):
         super().setup()
         self._tokenizer = Tokenizer(self._config)
 
-    def compute(self, block: pa.RecordBatch) -> pa.RecordBatch:
-        return blocks.joined(process_bisecting(block, self._with_tokens, self._reject))
+    def start_bundle(self) -> None:
+        super().start_bundle()
+        self._num_reused.clear()
 
-    def emit(self, result: pa.RecordBatch, split: int) -> Iterable[pa.RecordBatch]:
-        self._documents.inc(result.num_rows)
-        self._rejected.inc(result.num_rows - result["error_type"].null_count)
-        return [blocks.of_split(result, split)]
+    def compute(self, block: pa.RecordBatch) -> Tokenized:
+        pieces = process_bisecting(block, self._with_tokens, self._reject)
+        return blocks.joined([piece for piece, _ in pieces]), sum(reused for _, reused in pieces)
+
+    def emit(self, result: Tokenized, split: int) -> Iterable[pa.RecordBatch]:
+        block, num_reused = result
+        self._num_reused[split] += num_reused
+        self._documents.inc(block.num_rows)
+        self._rejected.inc(block.num_rows - block["error_type"].null_count)
+        return [blocks.of_split(block, split)]
 
     def emit_last(self, split: int) -> Iterable[pa.RecordBatch]:
-        return [blocks.last_block(self._schema, split)]
+        num_reused = self._num_reused.pop(split, 0)
+        statistics = {REUSED: num_reused} if num_reused else None
+        return [blocks.last_block(self._schema, split, statistics)]
 
-    def _with_tokens(self, block: pa.RecordBatch) -> pa.RecordBatch:
+    def _with_tokens(self, block: pa.RecordBatch) -> Tokenized:
         by_name = dict(zip(block.schema.names, block.columns, strict=True))
-        by_name |= self._token_columns(block["content"], block["doc_id"])
-        return pa.RecordBatch.from_arrays(
-            [by_name[name] for name in self._schema.names], schema=self._schema
-        )
+        columns, num_reused = self._token_columns(block["content"], block["doc_id"])
+        by_name |= columns
+        arrays = [by_name[name] for name in self._schema.names]
+        return pa.RecordBatch.from_arrays(arrays, schema=self._schema), num_reused
 
-    def _reject(self, document: pa.RecordBatch, error: BaseException) -> pa.RecordBatch:
+    def _reject(self, document: pa.RecordBatch, error: BaseException) -> Tokenized:
         row = document.to_pylist()[0] | {
             "content": None,
             "error_type": TOKENIZE_FAILED,
@@ -139,34 +166,55 @@ class TokenizeDoFn(MapBlocksDoFn[pa.RecordBatch]):
 
     def _token_columns(
         self, contents: pa.StringArray, doc_ids: pa.StringArray
-    ) -> dict[str, pa.Array]:
-        assert self._tokenizer is not None
-        forced = None if self._config.language == "auto" else self._config.language
-        is_text = contents.is_valid()
-        if forced:
-            languages = pc.if_else(is_text, forced, pa.scalar(None, pa.string()))
-        else:
-            languages = pa.array(detect_languages(contents), pa.string())
-        ids = zip(is_text.to_pylist(), doc_ids.to_pylist(), strict=True)
+    ) -> tuple[dict[str, pa.Array], int]:
+        """The columns, and how many rows of them are an earlier run's."""
+        ids = zip(contents.is_valid().to_pylist(), doc_ids.to_pylist(), strict=True)
         hashes = [id_hash(doc_id or "") if is_document else None for is_document, doc_id in ids]
-        tokenized = self._tokenizer.tokenize(contents, languages)
-        return {
+        columns = {
             "id_hash": pa.array(hashes, pa.binary(16)),
-            "language": languages,
             "text_sha256": text_hashes(contents),
             "num_chars": pc.utf8_length(contents),
-            **dict(zip(tokenized.schema.names, tokenized.columns, strict=True)),
         }
+        if self._earlier is None:
+            return columns | self._text_columns(contents), 0
+        found, rows = self._earlier.find(columns["text_sha256"])
+        computed = self._text_columns(without(contents, found))
+        filled = {name: fill_in(computed[name], found, rows[name]) for name in TEXT_COLUMNS}
+        return columns | filled, rows.num_rows
+
+    def _text_columns(self, contents: pa.StringArray) -> dict[str, pa.Array]:
+        """TEXT_COLUMNS, computed."""
+        assert self._tokenizer is not None
+        forced = None if self._config.language == "auto" else self._config.language
+        if forced:
+            languages = pc.if_else(contents.is_valid(), forced, pa.scalar(None, pa.string()))
+        else:
+            languages = pa.array(detect_languages(contents), pa.string())
+        tokenized = self._tokenizer.tokenize(contents, languages)
+        columns = dict(zip(tokenized.schema.names, tokenized.columns, strict=True))
+        return {"language": languages, **columns}
 
 
 class TokenizeDocuments(beam.PTransform):  # type: ignore[misc]
-    """Blocks of read documents to blocks of schemas.tokens_schema."""
+    """Blocks of read documents to blocks of schemas.tokens_schema.
 
-    def __init__(self, config: TextConfig, keep_columns: tuple[str, ...] = ()) -> None:
+    Args:
+        config: how text becomes tokens.
+        keep_columns: extra columns of the input.
+        earlier: TEXT_COLUMNS of an earlier run with the same tokenizer.
+    """
+
+    def __init__(
+        self,
+        config: TextConfig,
+        keep_columns: tuple[str, ...] = (),
+        earlier: EarlierRows | None = None,
+    ) -> None:
         super().__init__()
         self._config = config
         self._schema = schemas.tokens_schema(keep_columns)
+        self._earlier = earlier
 
     def expand(self, blocks_in: beam.PCollection) -> beam.PCollection:
-        tokenize = TokenizeDoFn(self._config, self._schema)
+        tokenize = TokenizeDoFn(self._config, self._schema, self._earlier)
         return blocks_in | "Tokenize" >> beam.ParDo(tokenize).with_output_types(pa.RecordBatch)

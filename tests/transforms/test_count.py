@@ -19,7 +19,7 @@ from lexbeam.models.config import CountConfig, TextConfig
 from lexbeam.models.tokens import Tokenizer
 from lexbeam.transforms import count, fit
 from lexbeam.transforms.count import CountFolders, CountSplitDoFn, MergeCountsDoFn
-from lexbeam.transforms.part_files import open_part, read_part
+from lexbeam.transforms.part_files import PartFolder, open_part, read_part
 from lexbeam.transforms.parts import SplitWork
 
 TEXTS = [
@@ -78,7 +78,7 @@ def cut(documents: pa.RecordBatch, rows: Sequence[int], size: int) -> list[pa.Re
 
 def run_counting(source: Blocks, path: Path) -> CountFolders:
     """Both count stages, without a runner."""
-    folders = CountFolders.below(str(path), len(source.splits))
+    folders = CountFolders.below(str(path), PartFolder(str(path / "splits"), len(source.splits)))
     for split in range(len(source.splits)):
         CountSplitDoFn(SplitWork(source, (folders.splits,))).process(split)
     for index in range(NUM_GROUPS):
@@ -246,7 +246,7 @@ class TestRounds:
                 raise OSError("the disk is gone")
 
         monkeypatch.setattr(count, "MAX_ROWS_HELD", 1)
-        folders = CountFolders.below(str(tmp_path), 1)
+        folders = CountFolders.below(str(tmp_path), PartFolder(str(tmp_path / "splits"), 1))
         source = Failing([cut(documents, range(8), 1)])
         with pytest.raises(OSError, match="the disk is gone"):
             CountSplitDoFn(SplitWork(source, (folders.splits,))).process(0)
@@ -254,7 +254,7 @@ class TestRounds:
         assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
     def test_a_part_that_is_there_stays(self, tmp_path, documents):
-        folders = CountFolders.below(str(tmp_path), 1)
+        folders = CountFolders.below(str(tmp_path), PartFolder(str(tmp_path / "splits"), 1))
         source = Blocks([cut(documents, range(8), 1)])
         CountSplitDoFn(SplitWork(source, (folders.splits,))).process(0)
         part = Path(folders.splits.part(0))
@@ -267,7 +267,8 @@ class TestRounds:
 def test_both_transforms_on_a_runner(tmp_path, documents):
     source = Blocks([cut(documents, range(16), 5), cut(documents, [3, 1], 1)])
     by_hand = run_counting(source, tmp_path / "by_hand")
-    folders = CountFolders.below(str(tmp_path / "run"), 2)
+    splits = PartFolder(str(tmp_path / "run" / "splits"), 2)
+    folders = CountFolders.below(str(tmp_path / "run"), splits)
     for transform in (
         count.CountDocumentFrequency(SplitWork(source, (folders.splits,))),
         count.MergeCounts(folders),
