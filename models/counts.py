@@ -192,6 +192,19 @@ def merge_counts(tables: Iterable[pa.Table]) -> pa.Table:
     return sums.merged()
 
 
+def negated(counts: pa.Table) -> pa.Table:
+    """The counts with the opposite sign: what is to be taken away from a sum."""
+    columns = [counts["term"], counts["language"], *(pc.negate(counts[n]) for n in _FREQUENCIES)]
+    return pa.Table.from_arrays(columns, schema=schemas.COUNTS)
+
+
+def without_zeros(counts: pa.Table) -> pa.Table:
+    """The rows that occur; raises ValueError where one occurs less than never."""
+    if counts.num_rows and pc.min(counts["document_frequency"]).as_py() < 0:
+        raise ValueError("more was taken away from the counts than they held")
+    return counts.filter(pc.greater(counts["document_frequency"], 0))
+
+
 def partition_counts(counts: pa.Table, num_partitions: int) -> list[pa.Table]:
     """Cut a table by the hash of the term; all languages of a term go into one partition.
 

@@ -152,6 +152,9 @@ def _job(command: str, arguments: list[str], *, supervise: bool) -> int:
     model_path = given.get("model")
     if command == "transform" and not model_path:
         raise UsageError("--model is required: a run, or the folder model/ of one")
+    for option in ("keep_state", "warm_start"):
+        if command == "transform" and option in given:
+            raise UsageError(f"--{option} is of run and fit: a transform fits nothing")
     if supervised.is_supervised():
         supervised.begin()
     elif supervise:

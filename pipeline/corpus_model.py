@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from lexbeam.pipeline.stages import Workspace
 
 MODEL_VERSION = 4
+# Folder of what the next fit can add to and take away from; no part of what a transform needs.
+STATE = "state"
 # Options that the corpus model decides: another value on a transform's command line is an error.
 _FIXED_ENCODER = ("pooling", "max_seq_length", "backend", "dtype", "long_documents")
 _FIXED_COUNTS = ("min_df", "max_df", "max_terms", "sublinear_tf")
@@ -263,6 +265,8 @@ def _check_readable(directory: str, values: Mapping[str, Any]) -> None:
 def _fingerprint(directory: str) -> str:
     digest = hashlib.sha256()
     for file in storage.list_tree(directory):
+        if file.path.startswith(storage.join(directory, STATE) + "/"):
+            continue
         digest.update(file.path[len(directory) :].encode())
         digest.update(storage.sha256_file(file.path).encode())
     return digest.hexdigest()

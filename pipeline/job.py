@@ -115,6 +115,8 @@ def _later_stages(work: Workspace) -> list[Stage]:
 
 def _stages_for_reuse(work: Workspace) -> list[Stage]:
     todo = [stages.compare(work)] if work.earlier_work else []
+    if work.plan.keep_state:
+        todo.append(stages.keep_ids(work))
     return todo + ([stages.index_texts(work)] if work.plan.reuse_store else [])
 
 

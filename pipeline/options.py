@@ -82,6 +82,8 @@ class RunSettings:
         keep_intermediate: leave the parts of inner stages in the run's folder.
         reuse: the run to take over from: `latest`, `none` or the id of a run of the output folder.
         reuse_store: `on` or `off`: keep what later runs can take over.
+        keep_state: keep what the next fit can add to and take away from.
+        warm_start: the run whose topics the LDA starts from: `latest`, `none` or an id.
         stall_timeout: seconds without progress after which the job is taken to hang; 0: never.
         log_format: `text` or `json`, of what is said on stderr.
         metrics_file: gets how the job went, for Prometheus; None: no file.
@@ -99,6 +101,8 @@ class RunSettings:
     keep_intermediate: bool = False
     reuse: str = "latest"
     reuse_store: str = "on"
+    keep_state: bool = False
+    warm_start: str = "none"
     stall_timeout: int = 3600
     log_format: str = "text"
     metrics_file: str | None = None
@@ -112,8 +116,11 @@ class RunSettings:
             check_run_id(self.run_id)
         fraction = self.max_error_fraction
         require(0.0 <= fraction <= 1.0, "max_error_fraction", fraction, "must lie in [0, 1]")
-        if self.reuse not in ("latest", "none"):
-            check_run_id(self.reuse, "reuse")
+        for option in ("reuse", "warm_start"):
+            if getattr(self, option) not in ("latest", "none"):
+                check_run_id(getattr(self, option), option)
+        reason = "needs --reuse_store on: what is taken away must be known"
+        require(not self.keep_state or self.reuse_store == "on", "keep_state", True, reason)
         require_choice("reuse_store", self.reuse_store, ("on", "off"))
         require_choice("log_format", self.log_format, log.FORMATS)
         require_choice("lda_execution", self.lda_execution, ("auto", *LDA_EXECUTIONS))
@@ -330,6 +337,17 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         help="keep tokens, counts and embeddings for later runs (default: on)",
     )
     add(
+        "--keep_state",
+        action="store_true",
+        help="keep unpruned counts with the model: the next fit adds and subtracts what differs",
+    )
+    add(
+        "--warm_start",
+        metavar="RUN",
+        help="start the LDA from the topics of an earlier run, whose ids stay: latest, none or a "
+        "run's id (default: none)",
+    )
+    add(
         "--stall_timeout",
         type=int,
         metavar="SECONDS",
@@ -497,7 +515,8 @@ def run_settings(options: Mapping[str, Any], beam_args: tuple[str, ...]) -> RunS
         raise UsageError("--output is required: the folder that gets runs/RUN_ID")
     names = _same(
         "output", "run_id", "split_size", "lda_execution", "worker_ram",
-        "max_error_fraction", "keep_intermediate", "reuse", "reuse_store", "stall_timeout",
+        "max_error_fraction", "keep_intermediate", "reuse", "reuse_store",
+        "keep_state", "warm_start", "stall_timeout",
         "log_format", "metrics_file", "quiet", "verbose",
     )  # fmt: skip
     return RunSettings(**pick(options, names), beam_args=beam_args)

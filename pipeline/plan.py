@@ -45,6 +45,8 @@ class Plan:
         versions: of the packages that the run was begun with.
         reuse_store: whether the run keeps what later ones can take over.
         reuse: id of the run to take over from, or None.
+        keep_state: whether merged counts stay with the model.
+        warm_start: folder of the corpus model whose topics the LDA starts from, or None.
     """
 
     command: str
@@ -58,6 +60,8 @@ class Plan:
     versions: Mapping[str, str] = field(default_factory=dict)
     reuse_store: bool = False
     reuse: str | None = None
+    keep_state: bool = False
+    warm_start: str | None = None
 
     def model_dir(self, run: RunDir) -> str:
         """Folder of the corpus models that the run's documents are extracted with."""
@@ -91,6 +95,8 @@ class Plan:
             "versions": dict(self.versions),
             "reuse_store": self.reuse_store,
             "reuse": self.reuse,
+            "keep_state": self.keep_state,
+            "warm_start": self.warm_start,
             **self.layout.to_json(),
         }
 
@@ -185,6 +191,8 @@ def plan_from_json(values: Mapping[str, Any]) -> Plan:
         versions=values["versions"],
         reuse_store=values["reuse_store"],
         reuse=values["reuse"],
+        keep_state=values["keep_state"],
+        warm_start=values["warm_start"],
     )
 
 

@@ -27,7 +27,7 @@ from lexbeam.pipeline.plan import (
     write_plan,
 )
 from lexbeam.pipeline.progress_view import ProgressView
-from lexbeam.pipeline.reuse import choose_earlier
+from lexbeam.pipeline.reuse import choose_earlier, warm_start_model
 from lexbeam.pipeline.run_lock import is_busy
 from lexbeam.pipeline.runs import RunDir, absolute, created_of_latest
 from lexbeam.pipeline.tables import count_of
@@ -68,7 +68,8 @@ def make_plan(
         encoder=encoder,
         model_source=model.directory if model else None,
         lda_execution=lda_execution(config, layout, settings),
-        identity=identity_of(command, config, encoder, model.fingerprint if model else None),
+        identity=identity_of(command, config, encoder, model.fingerprint if model else None)
+        | {"warm_start": settings.warm_start != "none"},
         versions=installed_versions(),
     )
 
@@ -99,7 +100,13 @@ def claim_run(wanted: Plan, settings: RunSettings, view: ProgressView) -> tuple[
 def _for_new_run(wanted: Plan, settings: RunSettings, view: ProgressView) -> Plan:
     """The plan, with what is decided once when a run begins."""
     earlier = choose_earlier(wanted, settings, view.say)
-    wanted = replace(wanted, reuse=earlier, reuse_store=settings.reuse_store == "on")
+    wanted = replace(
+        wanted,
+        reuse=earlier,
+        reuse_store=settings.reuse_store == "on",
+        keep_state=settings.keep_state,
+        warm_start=warm_start_model(wanted, settings, view.say),
+    )
     return _after_latest(wanted, settings.output, view)
 
 

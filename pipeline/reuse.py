@@ -17,6 +17,7 @@ from lexbeam.models.config import ConfigError
 from lexbeam.pipeline.errors import UsageError
 from lexbeam.pipeline.runs import RunDir, latest_run, read_json
 from lexbeam.transforms import storage
+from lexbeam.transforms.published import PublishedRun
 
 if TYPE_CHECKING:
     from lexbeam.pipeline.options import RunSettings
@@ -43,9 +44,9 @@ def choose_earlier(plan: Plan, settings: RunSettings, say: Callable[[str], None]
     if settings.reuse == NONE:
         return None
     try:
-        run = _named_run(settings)
+        run = _named_run(settings.output, settings.reuse)
         earlier = Earlier.of(run, plan)
-    except UsageError as error:
+    except (UsageError, OSError) as error:
         if settings.reuse == LATEST:
             return None
         raise ConfigError("reuse", settings.reuse, str(error)) from error
@@ -62,10 +63,30 @@ def choose_earlier(plan: Plan, settings: RunSettings, say: Callable[[str], None]
     return run.run_id
 
 
-def _named_run(settings: RunSettings) -> RunDir:
-    if settings.reuse == LATEST:
-        return latest_run(settings.output)
-    return RunDir(settings.output, settings.reuse)
+def _named_run(output: str, name: str) -> RunDir:
+    return latest_run(output) if name == LATEST else RunDir(output, name)
+
+
+def warm_start_model(plan: Plan, settings: RunSettings, say: Callable[[str], None]) -> str | None:
+    """Folder of the corpus model whose topics the LDA starts from; None: it starts anew.
+
+    Raises ConfigError where a run is named that has no topics.
+    """
+    name = settings.warm_start
+    if name == NONE or "lda" not in plan.config.features:
+        return None
+    try:
+        run = _named_run(settings.output, name)
+        model = read_json(run.manifest)["model_source"] or run.model
+        if read_json(storage.join(model, "lda", "metrics.json"))["num_topics"] == 0:
+            raise UsageError(f"run {run.run_id} has no topics")
+    except (UsageError, OSError, KeyError) as error:
+        if name != LATEST:
+            raise ConfigError("warm_start", name, str(error)) from error
+        say(f"note: no earlier topics to start from: {error}")
+        return None
+    say(f"the LDA starts from the topics of run {run.run_id}")
+    return str(model)
 
 
 @dataclass(frozen=True)
@@ -91,6 +112,11 @@ class Earlier:
         earlier = cls(run, manifest, plan)
         _ = earlier.earlier_plan
         return earlier
+
+    @property
+    def published(self) -> PublishedRun:
+        """Its files."""
+        return PublishedRun(self.run.path, self.run.manifest)
 
     @cached_property
     def earlier_plan(self) -> Plan:

@@ -29,6 +29,7 @@ class RunEntry:
         rejected: documents in its errors; None where it is not done.
         size: bytes of all its files.
         model: the folder of the corpus model that it used, if that was another run's.
+        needs: folders of other runs that it reads as long as it is not done.
         is_latest: whether latest.json names it.
     """
 
@@ -40,6 +41,7 @@ class RunEntry:
     rejected: int | None = None
     size: int = 0
     model: str | None = None
+    needs: tuple[str, ...] = ()
     is_latest: bool = False
 
 
@@ -77,6 +79,8 @@ def _entry(run: RunDir, *, is_latest: bool) -> RunEntry:
         documents = totals.get("documents_out", totals.get("documents_counted"))
         rejected = totals["documents_rejected"]
         return RunEntry(run, DONE, documents=documents, rejected=rejected, **common)
+    needs = [plan["reuse"] and RunDir(run.output, plan["reuse"]).path, plan["warm_start"]]
+    common["needs"] = tuple(path for path in needs if path)
     return RunEntry(run, IN_PROGRESS if is_busy(run) else UNFINISHED, **common)
 
 
@@ -144,12 +148,12 @@ def choose(entries: Sequence[RunEntry], keep: int) -> list[Choice]:
             reasons[entry.run.run_id] = f"one of the {keep} newest"
         elif entry.state == UNFINISHED and entry.created > oldest:
             reasons[entry.run.run_id] = "unfinished"
-    by_model = {entry.run.model: entry.run.run_id for entry in entries}
-    users = [entry for entry in entries if entry.run.run_id in reasons and entry.model]
-    for user in users:
-        source = by_model.get(str(user.model))
-        if source is not None:
-            reasons.setdefault(source, f"its model is used by {user.run.run_id}")
+    for user in [entry for entry in entries if entry.run.run_id in reasons]:
+        for entry in entries:
+            if entry.run.model == user.model:
+                reasons.setdefault(entry.run.run_id, f"its model is used by {user.run.run_id}")
+            elif {entry.run.path, entry.run.model} & set(user.needs):
+                reasons.setdefault(entry.run.run_id, f"it is read by {user.run.run_id}")
     return [Choice(entry, reasons.get(entry.run.run_id)) for entry in entries]
 
 

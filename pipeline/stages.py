@@ -18,8 +18,9 @@ from lexbeam.pipeline.reuse import LEAST_SHARE_OF_TOKENS, Earlier
 from lexbeam.pipeline.runs import RunDir
 from lexbeam.transforms import storage
 from lexbeam.transforms.attempts import Attempts
-from lexbeam.transforms.compare import CompareCorpora, Corpus
+from lexbeam.transforms.compare import CompareCorpora, Corpus, KeepIds, ids_folder
 from lexbeam.transforms.count import (
+    CountChange,
     CountDocumentFrequency,
     CountFolders,
     CountTermsOfDocuments,
@@ -135,7 +136,19 @@ class Workspace:
     def counts(self) -> CountFolders:
         """Counts of each split, and merged ones."""
         merged = storage.join(self.run.intermediate, "counts")
+        if self.plan.keep_state:
+            merged = self.state
         return CountFolders.below(merged, self._reusable("counts"))
+
+    @property
+    def state(self) -> str:
+        """What the next fit can add to and take away from."""
+        return storage.join(self.run.model, corpus_model.STATE)
+
+    @cached_property
+    def ids(self) -> PartFolder:
+        """Ids and texts of the documents that were counted, by their hashes."""
+        return ids_folder(storage.join(self.state, "ids"))
 
     @cached_property
     def index(self) -> PartFolder:
@@ -172,8 +185,7 @@ class Workspace:
             return None
         return EarlierParts(
             parts=work.counts.splits if parts == "counts" else getattr(work, parts),
-            manifest=earlier.run.manifest,
-            folder=earlier.run.path,
+            run=earlier.published,
             splits=earlier.splits,
             dropped=(self.dropped, work.dropped) if dropped else None,
             without_errors=errors,
@@ -196,19 +208,41 @@ class Workspace:
             return None
         return self._earlier_parts("encoded", dropped=True, errors=True)
 
+    def count_change(self) -> CountChange | None:
+        """How the counts differ from the merged ones of the earlier run; None: merge all.
+
+        None also where that would not be less work.
+        """
+        parts, work = self.earlier_counts, self.earlier_work
+        if parts is None or work is None or not work.plan.keep_state:
+            return None
+        now, then = self.counts.splits, work.counts.splits
+        same = [split for split in range(now.num_parts) if parts.is_taken_over(split, now)]
+        added = sorted(set(range(now.num_parts)) - set(same))
+        removed = sorted(set(range(then.num_parts)) - {parts.splits[split] for split in same})
+        merged = work.counts.merged_parts()
+        gone = [then.part(split) for split in removed]
+        if len(added) + len(removed) >= now.num_parts:
+            return None
+        if not all(parts.run.is_sound(path) for path in (*merged, *gone)):
+            return None
+        return CountChange(tuple(merged), tuple(map(now.part, added)), tuple(gone))
+
     def token_rows(self) -> EarlierRows | None:
         """Tokens of the earlier run's texts."""
         earlier, work = self.earlier, self.earlier_work
         if earlier is None or work is None or not earlier.tokens:
             return None
-        return EarlierRows(work.index.path, work.tokens, TEXT_COLUMNS, LEAST_SHARE_OF_TOKENS)
+        return EarlierRows(
+            earlier.published, work.index.path, work.tokens, TEXT_COLUMNS, LEAST_SHARE_OF_TOKENS
+        )
 
     def encoded_rows(self, schema: pa.Schema) -> EarlierRows | None:
         """Embeddings of the earlier run's texts."""
         earlier, work = self.earlier, self.earlier_work
         if earlier is None or work is None or not earlier.embeddings:
             return None
-        return EarlierRows(work.index.path, work.encoded, tuple(schema.names))
+        return EarlierRows(earlier.published, work.index.path, work.encoded, tuple(schema.names))
 
     @cached_property
     def documents(self) -> PartFolder:
@@ -327,7 +361,7 @@ def merge_counts(work: Workspace) -> Stage:
     """Merge the splits' counts."""
 
     def build(pipeline: beam.Pipeline) -> object:
-        return pipeline | "MergeCounts" >> MergeCounts(work.counts)
+        return pipeline | "MergeCounts" >> MergeCounts(work.counts, work.count_change())
 
     return _single("merge", build, work.counts.is_merged)
 
@@ -370,6 +404,7 @@ def fit_topics(work: Workspace) -> Stage:
         model_dir=work.run.model,
         topics=PartFolder(work.run.file("topics"), 1),
         checkpoints=LdaCheckpoints(storage.join(work.run.intermediate, "lda")),
+        warm_start=work.plan.warm_start,
     )
     is_done = files.topics.is_complete
     config = work.plan.config.lda
@@ -412,11 +447,24 @@ def index_texts(work: Workspace) -> Stage:
     return _single("index", build, work.index.is_complete)
 
 
+def keep_ids(work: Workspace) -> Stage:
+    """Ids and texts of the documents that were counted."""
+    corpus = Corpus(work.tokens, work.dropped)
+
+    def build(pipeline: beam.Pipeline) -> object:
+        return pipeline | "KeepIds" >> KeepIds(corpus, work.ids)
+
+    return _single("ids", build, work.ids.is_complete)
+
+
 def compare(work: Workspace) -> Stage:
     """How the corpus differs from that of the earlier run."""
     earlier = work.earlier_work
     assert earlier is not None
-    now, then = (Corpus(corpus.tokens, corpus.dropped) for corpus in (work, earlier))
+    assert work.earlier is not None
+    now = Corpus(work.tokens, work.dropped)
+    ids = earlier.ids if earlier.plan.keep_state else None
+    then = Corpus(earlier.tokens, earlier.dropped, work.earlier.published, ids)
 
     def build(pipeline: beam.Pipeline) -> object:
         return pipeline | "Compare" >> CompareCorpora(now, then, work.comparison)

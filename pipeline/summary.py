@@ -30,6 +30,7 @@ def summary_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "terms": model["num_terms"],
         "topics": model["num_topics"],
         "coherence_npmi": model.get("coherence_npmi"),
+        "drift": _drift(model),
         "model": manifest["model"] and manifest["model"]["name"],
         "model_tokens": totals.get("model_tokens"),
         "padding_ratio": totals.get("padding_ratio"),
@@ -38,6 +39,12 @@ def summary_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
             for entry in manifest["stages"]
         ],
     }
+
+
+def _drift(model: Mapping[str, Any]) -> dict[str, Any] | None:
+    if "drift_mean" not in model:
+        return None
+    return {name: model[f"drift_{name}"] for name in ("mean", "max", "max_topic")}
 
 
 def _rate(documents: int, seconds: float) -> float | None:
@@ -108,6 +115,11 @@ def _topics(manifest: Mapping[str, Any]) -> str:
     text = f"{found}"
     if found < asked:
         text += f" ({asked} were asked for; no more than documents)"
+    if model.get("drift_mean") is not None:
+        text += (
+            f", drift {model['drift_mean']:.2f} (most: topic {model['drift_max_topic']}, "
+            f"{model['drift_max']:.2f})"
+        )
     if model.get("coherence_npmi") is not None:
         text += f", coherence (NPMI) {model['coherence_npmi']:.3f}"
         text += f", diversity {model['topic_diversity']:.2f}"

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from lexbeam.transforms import checksums, storage
 from lexbeam.transforms.duplicates import Places, by_partition, places_of
-from lexbeam.transforms.part_files import PartFolder, open_part, read_part
+from lexbeam.transforms.part_files import PartFolder, open_part, read_arrow, read_part, write_arrow
 from lexbeam.transforms.parts import ListIndices
+from lexbeam.transforms.published import PublishedRun
 from lexbeam.transforms.text_index import half_hashes
 
 KINDS = ("new", "changed", "unchanged", "removed")
@@ -24,16 +26,31 @@ DOCUMENTS = np.dtype([("high", "<u8"), ("low", "<u8"), ("text", "<u8"), ("is_now
 """Id and text of a document by their hashes, and whether it is in this run or the earlier one."""
 
 _NUM_PARTITIONS = 64
+_IDS = pa.schema([("high", pa.uint64()), ("low", pa.uint64()), ("text", pa.uint64())])
 _ROWS_READ = 1 << 16
 _COLUMNS = ["id_hash", "text_sha256"]
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """The documents of a run: rows of its tokens parts that are neither rejected nor dropped."""
+    """The documents of a run: rows of its tokens parts that are neither rejected nor dropped.
+
+    Attributes:
+        tokens: the tokens parts.
+        dropped: the dropped rows.
+        run: of an earlier run: parts that were damaged since it was published are left out.
+        ids: what `KeepIds` has written, where it has: it is read instead.
+    """
 
     tokens: PartFolder
     dropped: PartFolder
+    run: PublishedRun | None = None
+    ids: PartFolder | None = None
+
+    def is_sound(self, split: int) -> bool:
+        """Whether a split's parts can be read."""
+        paths = (self.tokens.part(split), self.dropped.part(split))
+        return self.run is None or all(map(self.run.is_sound, paths))
 
 
 class ReadDocumentsDoFn(beam.DoFn):  # type: ignore[misc]
@@ -44,6 +61,8 @@ class ReadDocumentsDoFn(beam.DoFn):  # type: ignore[misc]
         self._is_now = is_now
 
     def process(self, split: int) -> Iterator[tuple[int, bytes]]:
+        if not self._corpus.is_sound(split):
+            return
         dropped = read_part(self._corpus.dropped.part(split), ["row"])["row"].to_numpy()
         first_row = 0
         with open_part(self._corpus.tokens.part(split)) as part:
@@ -77,6 +96,66 @@ def count_kinds(documents: Places) -> npt.NDArray[np.int64]:
     now = int(documents["is_now"].sum())
     removed = len(documents) - now - both
     return np.array([now - both, both - unchanged, unchanged, removed], np.int64)
+
+
+def ids_folder(path: str) -> PartFolder:
+    """The files of `KeepIds`."""
+    return PartFolder(path, _NUM_PARTITIONS, "arrow")
+
+
+class WriteIdsDoFn(beam.DoFn):  # type: ignore[misc]
+    """A partition's documents, sorted by id, as its part."""
+
+    def __init__(self, folder: PartFolder) -> None:
+        self._folder = folder
+
+    def process(self, element: tuple[int, Iterable[bytes]]) -> None:
+        partition, pieces = element
+        documents = np.frombuffer(b"".join(pieces), DOCUMENTS)
+        documents = documents[np.lexsort([documents["low"], documents["high"]])]
+        columns = [pa.array(np.ascontiguousarray(documents[name])) for name in _IDS.names]
+        write_arrow(self._folder.part(partition), pa.table(columns, schema=_IDS))
+
+
+class ReadIdsDoFn(beam.DoFn):  # type: ignore[misc]
+    """DOCUMENTS of a partition that `WriteIdsDoFn` has written."""
+
+    def __init__(self, folder: PartFolder, run: PublishedRun | None) -> None:
+        self._folder = folder
+        self._run = run
+
+    def process(self, partition: int) -> Iterator[tuple[int, bytes]]:
+        path = self._folder.part(partition)
+        if self._run is not None and not self._run.is_sound(path):
+            return
+        table = read_arrow(path)
+        documents = np.zeros(table.num_rows, DOCUMENTS)
+        for name in _IDS.names:
+            documents[name] = table[name].to_numpy()
+        yield partition, documents.tobytes()
+
+
+class KeepIds(beam.PTransform):  # type: ignore[misc]
+    """Writes the ids and texts of a corpus, 24 bytes a document, for `CompareCorpora`."""
+
+    def __init__(self, corpus: Corpus, folder: PartFolder) -> None:
+        super().__init__()
+        self._corpus = corpus
+        self._folder = folder
+
+    def expand(self, pbegin: beam.pvalue.PBegin) -> beam.PCollection:
+        all_partitions = pbegin | "AllPartitions" >> ListIndices(_NUM_PARTITIONS)
+        empty = beam.Map(_nothing).with_output_types(tuple[int, bytes])
+        return (
+            (all_partitions | "Empty" >> empty, _read(pbegin, "Now", self._corpus, is_now=True))
+            | "Flatten" >> beam.Flatten()
+            | "GroupByHash" >> beam.GroupByKey()
+            | "WriteIds" >> beam.ParDo(WriteIdsDoFn(self._folder))
+        )
+
+
+def _nothing(partition: int) -> tuple[int, bytes]:
+    return partition, b""
 
 
 class CountKindsDoFn(beam.DoFn):  # type: ignore[misc]
@@ -147,9 +226,14 @@ class CompareCorpora(beam.PTransform):  # type: ignore[misc]
 def _read(
     pbegin: beam.pvalue.PBegin, name: str, corpus: Corpus, *, is_now: bool
 ) -> beam.PCollection:
-    read = beam.ParDo(ReadDocumentsDoFn(corpus, is_now=is_now))
+    if corpus.ids is None:
+        read = beam.ParDo(ReadDocumentsDoFn(corpus, is_now=is_now))
+        num_parts = corpus.tokens.num_parts
+    else:
+        read = beam.ParDo(ReadIdsDoFn(corpus.ids, corpus.run))
+        num_parts = corpus.ids.num_parts
     return (
         pbegin
-        | f"{name}Splits" >> ListIndices(corpus.tokens.num_parts)
+        | f"{name}Parts" >> ListIndices(num_parts)
         | f"Read{name}" >> read.with_output_types(tuple[int, bytes])
     )

@@ -22,7 +22,7 @@ from lexbeam.models.token_blocks import Int8Array, Int64Array
 from lexbeam.models.vocabulary import cached_vocabulary
 from lexbeam.transforms import blocks, progress
 from lexbeam.transforms.map_blocks import MapBlocksDoFn
-from lexbeam.transforms.part_files import PartFolder, open_part, write_row_groups
+from lexbeam.transforms.part_files import PartFolder, open_part, read_part, write_row_groups
 from lexbeam.transforms.parts import ListIndices, ListSplits, SplitWork
 from lexbeam.transforms.threads import kernel_threads, map_in_order
 
@@ -198,23 +198,50 @@ class CountSplitDoFn(beam.DoFn):  # type: ignore[misc]
             yield counted
 
 
+@dataclass(frozen=True)
+class CountChange:
+    """Merged counts of an earlier run, and how those of now differ from them.
+
+    Attributes:
+        merged: the earlier merged parts, in the order of `CountFolders.merged_parts`.
+        added: parts of the splits that are new.
+        removed: the earlier run's parts of those that are gone or have changed.
+    """
+
+    merged: tuple[str, ...]
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+
+
 class MergeCountsDoFn(beam.DoFn):  # type: ignore[misc]
     """Merges one partition's row groups of every split into its part.
 
-    One row group is read at a time, and held are the partition's distinct rows.
+    One row group is read at a time, and held are the partition's distinct rows. Where the merged
+    counts of an earlier run are known only what differs is added and taken away: counts are whole
+    numbers, so that the sums are the same.
     """
 
-    def __init__(self, folders: CountFolders) -> None:
+    def __init__(self, folders: CountFolders, change: CountChange | None = None) -> None:
         self._folders = folders
+        self._change = change
 
     def process(self, index: int) -> None:
-        path = self._folders.merged_parts()[index]
-        merged = counts.merge_counts(self._row_groups(index))
-        write_row_groups(path, [merged], distinct=("term",))
+        merged = counts.merge_counts(self._tables(index))
+        if self._change is not None:
+            merged = counts.without_zeros(merged)
+        write_row_groups(self._folders.merged_parts()[index], [merged], distinct=("term",))
 
-    def _row_groups(self, index: int) -> Iterator[pa.Table]:
+    def _tables(self, index: int) -> Iterator[pa.Table]:
+        if self._change is None:
+            yield from self._row_groups(self._folders.splits.parts(), index)
+            return
+        yield read_part(self._change.merged[index])
+        yield from self._row_groups(self._change.added, index)
+        yield from map(counts.negated, self._row_groups(self._change.removed, index))
+
+    def _row_groups(self, split_parts: Iterable[str], index: int) -> Iterator[pa.Table]:
         groups_per_round = len(self._folders.merged_parts())
-        for split_part in self._folders.splits.parts():
+        for split_part in split_parts:
             with open_part(split_part) as part:
                 for group in range(index, part.num_row_groups, groups_per_round):
                     yield part.read_row_group(group)
@@ -240,17 +267,18 @@ class CountDocumentFrequency(beam.PTransform):  # type: ignore[misc]
 
 
 class MergeCounts(beam.PTransform):  # type: ignore[misc]
-    """Merges the splits' counts, partition by partition."""
+    """Merges the splits' counts, partition by partition, from an earlier run's where it can."""
 
-    def __init__(self, folders: CountFolders) -> None:
+    def __init__(self, folders: CountFolders, change: CountChange | None = None) -> None:
         super().__init__()
         self._folders = folders
+        self._change = change
 
     def expand(self, pbegin: beam.pvalue.PBegin) -> beam.PCollection:
         return (
             pbegin
             | "Partitions" >> ListIndices(len(self._folders.merged_parts()))
-            | "MergeCounts" >> beam.ParDo(MergeCountsDoFn(self._folders))
+            | "MergeCounts" >> beam.ParDo(MergeCountsDoFn(self._folders, self._change))
         )
 
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lexbeam.transforms.part_files import PartFolder, open_part
+from lexbeam.transforms.published import PublishedRun
 from lexbeam.transforms.text_index import TextIndex, index_folder
 
 # Row groups of earlier parts that a process holds, decoded.
@@ -26,12 +27,14 @@ class EarlierRows:
     """Rows of an earlier run's parts, by the hash of their text.
 
     Attributes:
-        index: folder of the earlier run's index.
+        run: the earlier run; files of it that were damaged since are not used.
+        index: folder of its index.
         parts: the parts that hold the rows.
         columns: their columns to read.
         least_share: share of a row group's rows that must be wanted for reading it to pay.
     """
 
+    run: PublishedRun
     index: str
     parts: PartFolder
     columns: tuple[str, ...]
@@ -46,17 +49,20 @@ class EarlierRows:
         Returns:
             (n,) whether a text was found, and a table of `columns`, a row for each that was.
         """
-        splits, rows = _cached_index(self.index).find(text_sha256)
+        splits, rows = _cached_index(self.run, self.index).find(text_sha256)
         reader = _cached_reader(self.parts, self.columns)
-        found = splits >= 0
+        found = np.isin(splits, [split for split in np.unique(splits) if self._is_sound(split)])
         if self.least_share and found.any():
             found[found] = reader.pays(splits[found], rows[found], self.least_share)
         return found, reader.take(splits[found], rows[found])
 
+    def _is_sound(self, split: int) -> bool:
+        return split >= 0 and self.run.is_sound(self.parts.part(int(split)))
+
 
 @lru_cache(maxsize=2)
-def _cached_index(path: str) -> TextIndex:
-    return TextIndex(index_folder(path))
+def _cached_index(run: PublishedRun, path: str) -> TextIndex:
+    return TextIndex(index_folder(path), run)
 
 
 @lru_cache(maxsize=4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import apache_beam as beam
 
@@ -32,6 +33,11 @@ class FitTopicsDoFn(beam.DoFn):  # type: ignore[misc]
 
     def _fit(self, config: LdaConfig, bow: lda.Bow, held_out: lda.BoolArray) -> lda.LdaModel | None:
         checkpoints = self._files.checkpoints
+        if self._files.warm_start is not None:
+            size, num_terms = lda.corpus_size(bow), self._files.num_terms()
+            num_topics = lda.effective_num_topics(config.num_topics, size.num_documents, num_terms)
+            if num_topics is not None:
+                self._files.start_warm(replace(config, num_topics=num_topics))
         done = checkpoints.latest()
         state = checkpoints.load(done) if done else None
         if done:

@@ -37,7 +37,7 @@ class LdaCheckpoints:
     path: str
 
     def folder(self, pass_number: int) -> str:
-        """Of the state after a pass; passes count from 1."""
+        """Of the state after a pass; passes count from 1; 0 is the state before them."""
         return storage.join(self.path, f"pass-{pass_number:04d}")
 
     def _file(self, pass_number: int, name: str) -> str:
@@ -65,10 +65,10 @@ class LdaCheckpoints:
         except (OSError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: the pass is incomplete: {error}") from error
         progress = before.after(totals)
-        self._commit(progress, before.metrics(totals))
+        self._commit(progress, asdict(before.metrics(totals)))
         return progress
 
-    def _commit(self, progress: lda.FitProgress, metrics: lda.PassMetrics) -> None:
+    def _commit(self, progress: lda.FitProgress, metrics: dict[str, Any]) -> None:
         """Declare a pass complete; checkpoints of earlier passes are not needed any more."""
         number = progress.completed_passes
         blocks = lda.vocabulary_blocks(progress.num_terms, progress.config.num_topics)
@@ -78,19 +78,23 @@ class LdaCheckpoints:
                 raise ValueError(
                     f"{self._file(number, name)}: the pass is incomplete: no such file"
                 )
-        values = {"state": progress.to_json(), "metrics": asdict(metrics)}
+        values = {"state": progress.to_json(), "metrics": metrics}
         self._put(self._file(number, _STATE), json_text(values).encode())
         for earlier in self._folders():
             if earlier < number:
                 storage.delete_tree(self.folder(earlier), root=self.path)
 
-    def write(self, state: lda.LdaState, metrics: lda.PassMetrics) -> None:
-        """Write a whole state, and commit it."""
+    def write(self, state: lda.LdaState, metrics: lda.PassMetrics | None) -> None:
+        """Write a whole state, and commit it.
+
+        metrics: of the pass that led to it; None for a state before the first pass that is not
+            that of a fit from the start.
+        """
         progress = state.progress
         blocks = lda.vocabulary_blocks(progress.num_terms, progress.config.num_topics)
         for number, terms in enumerate(blocks):
             self.write_block(progress.completed_passes, number, state.topic_term_counts[terms])
-        self._commit(progress, metrics)
+        self._commit(progress, asdict(metrics) if metrics else {})
 
     def _put(self, path: str, data: bytes) -> None:
         storage.make_parent(path)
@@ -117,13 +121,13 @@ class LdaCheckpoints:
             raise ValueError(f"{path}: not a readable checkpoint: {error}") from error
 
     def load(self, progress: lda.FitProgress) -> lda.LdaState:
-        """The state at `progress`; the start values where no pass has been made.
+        """The state at `progress`; the start values where neither a pass nor a state was written.
 
         Raises:
             ValueError: a file is missing or damaged; the message names it.
         """
         config, num_terms = progress.config, progress.num_terms
-        if progress.completed_passes == 0:
+        if progress.completed_passes == 0 and not storage.exists(self._file(0, _STATE)):
             return lda.LdaState.start(config, num_terms)
         counts = np.empty((num_terms, config.num_topics), np.int64)
         for number, terms in enumerate(lda.vocabulary_blocks(num_terms, config.num_topics)):

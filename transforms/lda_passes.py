@@ -208,6 +208,28 @@ def read_size(files: TopicFiles) -> lda.CorpusSize:
     return lda.CorpusSize(**json.loads(storage.read_bytes(files.size_file)))
 
 
+class StartWarmDoFn(beam.DoFn):  # type: ignore[misc]
+    """Writes the state before the first pass from an earlier model."""
+
+    def __init__(self, files: TopicFiles, config: LdaConfig) -> None:
+        self._files = files
+        self._config = config
+
+    def process(self, _: None) -> None:
+        self._files.start_warm(self._config)
+
+
+class StartWarm(beam.PTransform):  # type: ignore[misc]
+    """The state that the first pass starts from, where it is not that of a fit from the start."""
+
+    def __init__(self, files: TopicFiles, config: LdaConfig) -> None:
+        super().__init__()
+        self._start = StartWarmDoFn(files, config)
+
+    def expand(self, pbegin: beam.pvalue.PBegin) -> beam.PCollection:
+        return pbegin | "Start" >> beam.Create([None]) | "StartWarm" >> beam.ParDo(self._start)
+
+
 def _build(transform: beam.PTransform) -> Callable[[beam.Pipeline], object]:
     """What adds a transform to a pipeline, under its class's name."""
     return lambda pipeline: pipeline | type(transform).__name__ >> transform
@@ -231,6 +253,8 @@ def distributed_fit(
     if num_topics is not None:
         lda.check_mass(size.num_tokens, size.num_entries, config.fraction_bits)
         config = replace(config, num_topics=num_topics)
+        if files.warm_start is not None and files.checkpoints.latest() is None:
+            yield _build(StartWarm(files, config))
         done = files.checkpoints.latest() or lda.FitProgress(config=config, num_terms=num_terms)
         progress.report("lda", done.completed_passes)
         while not done.is_finished:

@@ -93,7 +93,7 @@ class PartWriter:
         self._pending_bytes = 0
         storage.make_parent(path)
         descriptor, self._temporary = tempfile.mkstemp(
-            prefix=".part-", suffix=".tmp", dir=temporary_folder(path)
+            prefix=".part-", suffix=".tmp", dir=_temporary_folder(path)
         )
         os.close(descriptor)
         self._writer = pq.ParquetWriter(self._temporary, self._schema, compression="zstd")
@@ -186,7 +186,7 @@ def json_text(value: Any) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
-def temporary_folder(path: str) -> str | None:
+def _temporary_folder(path: str) -> str | None:
     """Beside a local part, so that it can be linked to its name; else the temporary folder."""
     return os.path.dirname(storage.local_path(path)) if storage.is_local(path) else None
 
@@ -216,7 +216,7 @@ def write_row_groups(path: str, tables: Iterable[pa.Table], distinct: Sequence[s
     """
     storage.make_parent(path)
     descriptor, temporary = tempfile.mkstemp(
-        prefix=".part-", suffix=".tmp", dir=temporary_folder(path)
+        prefix=".part-", suffix=".tmp", dir=_temporary_folder(path)
     )
     os.close(descriptor)
     try:
@@ -232,6 +232,30 @@ def write_row_groups(path: str, tables: Iterable[pa.Table], distinct: Sequence[s
         return checksums.commit_file(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+def write_arrow(path: str, table: pa.Table) -> bool:
+    """Write a table as one Arrow IPC file, to be mapped; False where another writer was first."""
+    storage.make_parent(path)
+    descriptor, temporary = tempfile.mkstemp(
+        prefix=".part-", suffix=".tmp", dir=_temporary_folder(path)
+    )
+    os.close(descriptor)
+    try:
+        with pa.ipc.new_file(temporary, table.schema) as writer:
+            writer.write_table(table.combine_chunks())
+        return checksums.commit_file(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def read_arrow(path: str) -> pa.Table:
+    """The table of an Arrow IPC file; the pages of the file where that is local."""
+    if storage.is_local(path):
+        source = pa.memory_map(storage.local_path(path))
+    else:
+        source = pa.BufferReader(storage.read_bytes(path))
+    return pa.ipc.open_file(source).read_all().combine_chunks()
 
 
 def open_part(path: str) -> pq.ParquetFile:

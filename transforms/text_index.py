@@ -7,8 +7,6 @@ hash, that a later run maps into memory.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
@@ -17,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from lexbeam.transforms import checksums, storage
 from lexbeam.transforms.duplicates import PLACES, Places, by_partition, places_of
-from lexbeam.transforms.part_files import PartFolder, open_part, read_part, temporary_folder
+from lexbeam.transforms.part_files import PartFolder, open_part, read_arrow, read_part, write_arrow
 from lexbeam.transforms.parts import ListIndices
+from lexbeam.transforms.published import PublishedRun
 
 NUM_PARTITIONS = 64
 _ROWS_READ = 1 << 16
@@ -86,18 +84,7 @@ class WriteIndexDoFn(beam.DoFn):  # type: ignore[misc]
         )
         places = places[is_first]
         columns = [pa.array(np.ascontiguousarray(places[name])) for name in _SCHEMA.names]
-        _write(self._folder.part(partition), pa.table(columns, schema=_SCHEMA))
-
-
-def _write(path: str, table: pa.Table) -> None:
-    storage.make_parent(path)
-    descriptor, temporary = tempfile.mkstemp(
-        prefix=".part-", suffix=".tmp", dir=temporary_folder(path)
-    )
-    os.close(descriptor)
-    with pa.ipc.new_file(temporary, table.schema) as writer:
-        writer.write_table(table.combine_chunks())
-    checksums.commit_file(temporary, path)
+        write_arrow(self._folder.part(partition), pa.table(columns, schema=_SCHEMA))
 
 
 class IndexTexts(beam.PTransform):  # type: ignore[misc]
@@ -130,10 +117,14 @@ def _nothing(partition: int) -> tuple[int, bytes]:
 
 
 class TextIndex:
-    """An index, its partitions mapped as they are asked for; safe to call from several threads."""
+    """The index of a run, mapped as it is asked for; safe to call from several threads.
 
-    def __init__(self, folder: PartFolder) -> None:
+    A partition that was damaged since it was published has no texts.
+    """
+
+    def __init__(self, folder: PartFolder, run: PublishedRun) -> None:
         self._folder = folder
+        self._run = run
 
     def find(self, text_sha256: pa.StringArray) -> tuple[IntArray, IntArray]:
         """Where each text stands.
@@ -150,6 +141,8 @@ class TextIndex:
         partitions = wanted["high"] % NUM_PARTITIONS
         for partition in np.unique(partitions).tolist():
             chosen = wanted[partitions == partition]
+            if not self._run.is_sound(self._folder.part(partition)):
+                continue
             found, split, row = _find(_mapped(self._folder.part(partition)), chosen)
             splits[chosen["row"][found]], rows[chosen["row"][found]] = split, row
         return splits, rows
@@ -171,9 +164,5 @@ def _find(
 @lru_cache(maxsize=2 * NUM_PARTITIONS)
 def _mapped(path: str) -> dict[str, npt.NDArray[np.generic]]:
     """The columns of a partition; pages of its file where that is local."""
-    if storage.is_local(path):
-        source = pa.memory_map(storage.local_path(path))
-    else:
-        source = pa.BufferReader(storage.read_bytes(path))
-    table = pa.ipc.open_file(source).read_all().combine_chunks()
+    table = read_arrow(path)
     return {name: table[name].to_numpy() for name in _SCHEMA.names}

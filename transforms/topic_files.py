@@ -13,13 +13,17 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from lexbeam.models import coherence, lda, schemas
+from lexbeam.models.config import LdaConfig
 from lexbeam.models.counts import row_offsets
+from lexbeam.models.lda_model import COUNTS_FILE
+from lexbeam.models.lda_warm_start import places_of_terms, topic_drift, warm_state
 from lexbeam.models.vocabulary import cached_vocabulary
 from lexbeam.transforms import checksums, storage
 from lexbeam.transforms.lda_checkpoints import LdaCheckpoints
 from lexbeam.transforms.part_files import PartFolder, open_part, read_part, write_part
 
 BoolArray = npt.NDArray[np.bool_]
+Int64Array = npt.NDArray[np.int64]
 
 # Held out are documents whose text_sha256 is 0 modulo this: the same ones everywhere.
 HELD_OUT_MODULUS = 50
@@ -62,6 +66,7 @@ class TopicFiles:
         model_dir: folder of the corpus models; gets lda/.
         topics: the published topics, one part.
         checkpoints: of the fit.
+        warm_start: folder of the corpus model whose topics the fit starts from; None: anew.
     """
 
     bow: PartFolder
@@ -69,6 +74,7 @@ class TopicFiles:
     model_dir: str
     topics: PartFolder
     checkpoints: LdaCheckpoints
+    warm_start: str | None = None
 
     @property
     def _vocabulary(self) -> str:
@@ -115,6 +121,41 @@ class TopicFiles:
         bow = lda.Bow(row_offsets(lengths), term_ids[:entry], counts[:entry])
         return bow, np.concatenate(held_out)
 
+    def start_warm(self, config: LdaConfig) -> None:
+        """Write the state before the first pass from the earlier topics, if there are some.
+
+        config: with the effective num_topics.
+        """
+        earlier = self._earlier_topics()
+        if earlier is None or self.checkpoints.latest() is not None:
+            return
+        model, places = earlier
+        self.checkpoints.write(warm_state(model, places, config), None)
+
+    def _earlier_topics(self) -> tuple[lda.LdaModel, Int64Array] | None:
+        """The model to start from, and where its vocabulary has the terms of now."""
+        if self.warm_start is None:
+            return None
+        folder = storage.join(self.warm_start, "lda")
+        if not storage.exists(storage.join(folder, COUNTS_FILE)):
+            return None
+        earlier = cached_vocabulary(storage.join(self.warm_start, "vocabulary.parquet")).terms
+        now = cached_vocabulary(self._vocabulary).terms
+        return lda.LdaModel.load(folder), places_of_terms(earlier, now)
+
+    def _drift(self, model: lda.LdaModel) -> dict[str, float | int]:
+        """How far the topics have moved since the earlier model: on average, and the farthest."""
+        earlier = self._earlier_topics()
+        if earlier is None:
+            return {}
+        distances = topic_drift(earlier[0], model, earlier[1])
+        farthest = int(distances.argmax())
+        return {
+            "drift_mean": round(float(distances.mean()), 4),
+            "drift_max": round(float(distances[farthest]), 4),
+            "drift_max_topic": farthest,
+        }
+
     def publish(
         self, model: lda.LdaModel | None, source: lda.BowSource, size: lda.CorpusSize
     ) -> None:
@@ -122,7 +163,7 @@ class TopicFiles:
         topics = schemas.TOPICS.empty_table()
         quality: dict[str, float | int] = {"num_topics": 0, "lda_documents": size.num_documents}
         if model is not None:
-            quality = topic_quality(model, source, size.num_documents)
+            quality = topic_quality(model, source, size.num_documents) | self._drift(model)
             topics = lda.top_terms(model, cached_vocabulary(self._vocabulary).terms)
         self._save(model, quality)
         # The topics last: where they stand, the stage is done.

@@ -121,7 +121,7 @@ def test_rejected_and_dropped_rows_are_not_encoded(run_tiny, tmp_path):
     source = write_jsonl(tmp_path / "in.jsonl", documents)
     run = run_tiny("out", "--input", source, "--keep_intermediate")
     assert embeddings_of(run).shape == (4, DIMENSIONS)
-    encoded = read_dataset(run / "intermediate", "encoded")["embedding"].to_pylist()
+    encoded = read_dataset(run / "reuse", "encoded")["embedding"].to_pylist()
     assert [row for row, vector in enumerate(encoded) if vector is None] == [1, 2, 6]
     types = read_dataset(run, "errors")["error_type"].to_pylist()
     assert types == ["missing-text", "duplicate-id", "empty-text"]

@@ -84,9 +84,10 @@ class TestDamagedFiles:
     @pytest.mark.parametrize(
         "pattern",
         [
-            "intermediate/tokens/part-*.parquet",
-            "intermediate/dropped/part-*.parquet",
-            "intermediate/counts/splits/part-*.parquet",
+            "reuse/tokens/part-*.parquet",
+            "reuse/dropped/part-*.parquet",
+            "reuse/counts/part-*.parquet",
+            "reuse/index/part-*.arrow",
             "intermediate/counts/words/part-*.parquet",
             "intermediate/bow/part-*.parquet",
             "documents/part-*.parquet",
@@ -164,7 +165,7 @@ class TestDamagedFiles:
         run = only_run(tmp_path)
         hidden = {path.relative_to(run).parts[0] for path in run.rglob(".sums")}
         assert hidden == {"intermediate"}
-        assert checksums.damaged_files(str(run / "intermediate" / "tokens")) == []
+        assert checksums.damaged_files(str(run / "intermediate" / "bow")) == []
 
 
 def in_namespace(script: str, *arguments: str | Path) -> Result:

@@ -94,7 +94,8 @@ def test_the_manifest_lists_every_file_with_its_hash(sample_run):
     on_disk = {
         str(path.relative_to(sample_run))
         for path in sample_run.rglob("*")
-        if path.is_file() and path.name not in ("manifest.json", "_SUCCESS", ".lock")
+        if path.is_file()
+        and path.name not in ("manifest.json", "summary.json", "_SUCCESS", ".lock")
     }
     assert set(listed) == on_disk
     for path, entry in listed.items():
@@ -233,7 +234,7 @@ def test_a_failed_job_is_resumed_by_the_same_command(lexbeam, sample_run, tmp_pa
     assert "resumes" in failed.err
     assert not (tmp_path / "latest.json").exists()
     monkeypatch.undo()
-    tokens = only_run(tmp_path) / "intermediate" / "tokens"
+    tokens = only_run(tmp_path) / "reuse" / "tokens"
     kept = {path: path.stat().st_mtime_ns for path in tokens.glob("[!.]*")}
     victim = sorted(kept)[1]
     victim.unlink()

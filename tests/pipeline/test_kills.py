@@ -163,7 +163,7 @@ class TestKilledAtAnyMoment:
         self, start, arguments, undisturbed, tmp_path
     ):
         process = start(*arguments, "--output", tmp_path)
-        wait_until(lambda: list(tmp_path.glob("runs/*/intermediate/tokens/*.parquet")))
+        wait_until(lambda: list(tmp_path.glob("runs/*/reuse/tokens/*.parquet")))
         (job,) = psutil.Process(process.pid).children()
         job.kill()
         code, error = finish(process)
@@ -268,7 +268,7 @@ class TestDeadlyDocuments:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_job_that_is_asked_to_end_can_be_resumed(start, arguments, undisturbed, tmp_path, number):
     process = start(*arguments, "--output", tmp_path)
-    wait_until(lambda: list(tmp_path.glob("runs/*/intermediate/tokens/*.parquet")))
+    wait_until(lambda: list(tmp_path.glob("runs/*/reuse/tokens/*.parquet")))
     process.send_signal(number)
     code, error = finish(process)
     assert code == 130

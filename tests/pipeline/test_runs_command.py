@@ -110,6 +110,21 @@ def test_prune_keeps_the_model_that_a_kept_run_used(lexbeam, run_named, tmp_path
     assert names(output) == ["model", "new"]
 
 
+def test_prune_keeps_what_an_unfinished_run_reads(lexbeam, run_named, tmp_path):
+    output = tmp_path / "out"
+    run_named("d1")
+    run_named("cut", stop=True)
+    for name in ("d2", "d3"):
+        run_named(name)
+    # As where it was begun last of all.
+    plan = output / "runs" / "cut" / "plan.json"
+    plan.write_text(json.dumps(json.loads(plan.read_text()) | {"created": "2999-01-01T00:00:00+00:00"}))
+    said = lexbeam("runs", "prune", output, "--keep", "1")
+    assert said.code == 0, said.err
+    assert "d1  (it is read by cut)" in said.out
+    assert names(output) == ["cut", "d1", "d3"]
+
+
 def test_a_removal_that_was_cut_off_leaves_no_run(lexbeam, run_named, tmp_path, monkeypatch):
     from lexbeam.pipeline import runs_command
 
