@@ -118,7 +118,8 @@ def test_prune_keeps_what_an_unfinished_run_reads(lexbeam, run_named, tmp_path):
         run_named(name)
     # As where it was begun last of all.
     plan = output / "runs" / "cut" / "plan.json"
-    plan.write_text(json.dumps(json.loads(plan.read_text()) | {"created": "2999-01-01T00:00:00+00:00"}))
+    values = json.loads(plan.read_text()) | {"created": "2999-01-01T00:00:00+00:00"}
+    plan.write_text(json.dumps(values))
     said = lexbeam("runs", "prune", output, "--keep", "1")
     assert said.code == 0, said.err
     assert "d1  (it is read by cut)" in said.out

@@ -151,8 +151,9 @@ class TestState:
 
 
 def table(rows: list[tuple[str, int, int]]) -> pa.Table:
-    columns = [[row[0] for row in rows], ["en"] * len(rows), *zip(*[row[1:] for row in rows], strict=True)]
-    return pa.table([pa.array(column) for column in columns], schema=schemas.COUNTS)
+    names = schemas.COUNTS.names
+    values = [dict(zip(names, (term, "en", df, cf), strict=True)) for term, df, cf in rows]
+    return pa.Table.from_pylist(values, schema=schemas.COUNTS)
 
 
 def test_counts_minus_counts():
