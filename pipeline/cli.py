@@ -1,4 +1,4 @@
-"""The command line: `lexbeam run | fit | transform | evaluate | verify | inspect | runs | models`.
+"""The command line: `lexbeam COMMAND`.
 
 Only the standard library and light modules are imported before a command's options have been
 checked, so that help and usage errors answer at once.
@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
-import time
-import traceback
 from collections.abc import Sequence
 from importlib import metadata
-from typing import Any
 
 from lexbeam.models.config import ConfigError
-from lexbeam.pipeline import log, metrics, options, supervised, supervisor
+from lexbeam.pipeline import log, options
 from lexbeam.pipeline.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -28,31 +24,7 @@ from lexbeam.pipeline.errors import (
     TooManyRejectedError,
     UsageError,
 )
-
-_JOBS = {
-    "run": "fit the corpus models, then write features for every document",
-    "fit": "fit the corpus models only: vocabulary, idf, LDA",
-    "transform": "write features for new documents with the corpus models of an earlier run",
-}
-_EPILOG = "Options that lexbeam does not know, such as --runner, go to Beam."
-
-
-def job_parser(command: str) -> argparse.ArgumentParser:
-    """The parser of `run`, `fit` or `transform`; holds only the options that were given."""
-    parser = options.Parser(
-        prog=f"lexbeam {command}",
-        description=_JOBS[command].capitalize() + ".",
-        epilog=_EPILOG,
-        argument_default=argparse.SUPPRESS,
-        allow_abbrev=False,
-    )
-    if command == "transform":
-        parser.add_argument("--model", metavar="DIR", help="a run, or the folder model/ of one")
-    options.add_input_options(parser)
-    options.add_corpus_options(parser)
-    options.add_feature_options(parser)
-    options.add_run_options(parser)
-    return parser
+from lexbeam.pipeline.job_command import JOBS, run_job
 
 
 def main_parser() -> argparse.ArgumentParser:
@@ -65,7 +37,7 @@ def main_parser() -> argparse.ArgumentParser:
     version = metadata.version("lexbeam")
     parser.add_argument("--version", action="version", version=f"lexbeam {version}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for name, text in _JOBS.items():
+    for name, text in JOBS.items():
         commands.add_parser(name, help=text, add_help=False)
     commands.add_parser("evaluate", help="score a run's keywords against gold", add_help=False)
     verify = commands.add_parser("verify", help="check a run's files against its manifest")
@@ -105,14 +77,14 @@ def main(arguments: Sequence[str] | None = None, *, supervise: bool = True) -> i
     try:
         return _dispatch(arguments, supervise=supervise)
     except (ConfigError, UsageError) as error:
-        return _complain(str(error), EXIT_USAGE)
+        return log.complain(str(error), EXIT_USAGE)
     except TooManyRejectedError as error:
-        return _complain(str(error), EXIT_TOO_MANY_REJECTED)
+        return log.complain(str(error), EXIT_TOO_MANY_REJECTED)
     except JobError as error:
-        return _complain(str(error), EXIT_FAILED)
+        return log.complain(str(error), EXIT_FAILED)
     except KeyboardInterrupt:
         text = "interrupted; what was finished is kept, the same command resumes"
-        return _complain(text, EXIT_INTERRUPTED)
+        return log.complain(text, EXIT_INTERRUPTED)
     except BrokenPipeError:
         # The reader of what `inspect` or `verify` prints has gone (`| head`). A job does not end
         # here: its view goes quiet.
@@ -120,14 +92,9 @@ def main(arguments: Sequence[str] | None = None, *, supervise: bool = True) -> i
         return EXIT_DONE
 
 
-def _complain(message: str, code: int, **fields: Any) -> int:
-    log.write("error", "error", message, exit_code=code, **fields)
-    return code
-
-
 def _dispatch(arguments: list[str], *, supervise: bool) -> int:
-    if arguments and arguments[0] in _JOBS:
-        return _job(arguments[0], arguments[1:], supervise=supervise)
+    if arguments and arguments[0] in JOBS:
+        return run_job(arguments[0], arguments[1:], supervise=supervise)
     if arguments and arguments[0] == "evaluate":
         return _evaluate(arguments[1:])
     parser = main_parser()
@@ -140,97 +107,6 @@ def _dispatch(arguments: list[str], *, supervise: bool) -> int:
     if parsed.command == "runs":
         return _runs(parsed)
     return _verify(parsed.run) if parsed.command == "verify" else _inspect(parsed)
-
-
-def _job(command: str, arguments: list[str], *, supervise: bool) -> int:
-    parser = job_parser(command)
-    log.set_format(options.wanted_log_format(arguments))
-    given, beam_args = options.parse_job_options(parser, arguments)
-    settings = options.run_settings(given, beam_args)
-    log.set_format(settings.log_format)
-    config = options.job_config(given)
-    model_path = given.get("model")
-    if command == "transform" and not model_path:
-        raise UsageError("--model is required: a run, or the folder model/ of one")
-    for option in ("keep_state", "warm_start"):
-        if command == "transform" and option in given:
-            raise UsageError(f"--{option} is of run and fit: a transform fits nothing")
-    if supervised.is_supervised():
-        supervised.begin()
-    elif supervise:
-        return _supervise([command, *arguments], settings)
-    try:
-        _run_job(command, config, settings, given, model_path)
-    except (ConfigError, UsageError, TooManyRejectedError, JobError):
-        raise
-    except Exception as error:
-        return _report_failure(error, settings.verbose)
-    return EXIT_DONE
-
-
-def _supervise(arguments: list[str], settings: options.RunSettings) -> int:
-    path, began = settings.metrics_file, time.monotonic()
-    if path is not None:
-        metrics.check_metrics_file(path)
-    outcome = supervisor.supervise(arguments, settings.stall_timeout)
-    if path is not None:
-        try:
-            metrics.write_metrics(path, arguments[0], outcome, time.monotonic() - began)
-        except (OSError, UsageError) as error:
-            log.write("warning", "metrics", f"--metrics_file {path} cannot be written: {error}")
-    return outcome.code
-
-
-def _run_job(
-    command: str,
-    config: options.JobConfig,
-    settings: options.RunSettings,
-    given: dict[str, Any],
-    model_path: str | None,
-) -> None:
-    from lexbeam.pipeline.quiet import quiet_libraries, return_memory
-
-    return_memory()
-    quiet_libraries(settings.verbose)
-    from lexbeam.models.encoder_spec import ModelError
-    from lexbeam.pipeline import corpus_model, prepare
-    from lexbeam.pipeline.progress_view import ProgressView
-
-    view = ProgressView(quiet=settings.quiet)
-    settings = prepare.local_settings(settings)
-    model = None
-    try:
-        if model_path is not None:
-            model = corpus_model.load_corpus_model(model_path)
-            config = model.job(config, given)
-        plan = prepare.make_plan(command, config, settings, model, view)
-        # Only now, since it takes seconds: Beam, and what it says of its options.
-        from lexbeam.pipeline import job, launch
-
-        launch.check_runner(settings.beam_args)
-        run, plan = prepare.claim_run(plan, settings, view)
-        job.run_job(run, plan, settings, view)
-    except ModelError as error:
-        raise ConfigError("model_id", config.encoder.model_id, str(error)) from error
-
-
-def _report_failure(error: Exception, verbose: bool) -> int:
-    """Say why the job failed; a change of the input under the job is the user's to mend."""
-    from lexbeam.transforms.splits import SourceChanged
-
-    if "KeyboardInterrupt" in str(error):
-        raise KeyboardInterrupt from error
-    # A runner may hand on the worker's error as text alone.
-    changed = re.search(rf"{SourceChanged.__name__}: (.*)", str(error))
-    if isinstance(error, SourceChanged) or changed:
-        return _complain(changed[1] if changed else str(error), EXIT_USAGE)
-    text = "the job failed; what was finished is kept, the same command resumes"
-    message = f"{type(error).__name__}: {error}\n{text}"
-    frames = "".join(traceback.format_exception(error, limit=None if verbose else -6))
-    if log.is_json():
-        return _complain(message, EXIT_FAILED, traceback=frames)
-    print(frames, end="", file=sys.stderr)
-    return _complain(message, EXIT_FAILED)
 
 
 def _verify(path: str) -> int:

@@ -53,6 +53,12 @@ def write(
     stream.flush()
 
 
+def complain(message: str, code: int, **fields: Any) -> int:
+    """Say what went wrong; returns the exit code."""
+    write("error", "error", message, exit_code=code, **fields)
+    return code
+
+
 def library_formatter() -> logging.Formatter:
     """For what libraries log."""
     return _JsonFormatter() if is_json() else logging.Formatter(_PLAIN)

@@ -276,23 +276,29 @@ def add_feature_options(parser: argparse.ArgumentParser) -> None:
     add("--pooling", choices=("auto", "mean", "cls"), help="default: auto, as the model says")
     add("--max_seq_length", type=int, metavar="N", help="model tokens a window (default: 512)")
     add(
-        "--max_batch_tokens",
-        type=int,
-        metavar="N",
-        help="model tokens a batch (default: 1024 on CPU, 32768 on GPU)",
-    )
-    add(
         "--backend",
         choices=("auto", "torch", "openvino"),
         help="default: auto, the fastest that is exact enough",
     )
     add("--dtype", choices=("auto", "float32", "bfloat16", "float16", "int8"), help="default: auto")
-    add("--device", choices=("auto", "cpu", "cuda"), help="default: auto")
     add(
         "--long_documents",
         choices=("chunk", "truncate"),
         help="encode every window, or the first one only (default: chunk)",
     )
+
+
+def add_device_options(parser: argparse.ArgumentParser) -> None:
+    """What the encoder runs on; changes the speed alone."""
+    group = parser.add_argument_group("the encoder's device")
+    add = group.add_argument
+    add(
+        "--max_batch_tokens",
+        type=int,
+        metavar="N",
+        help="model tokens a batch (default: 1024 on CPU, 32768 on GPU)",
+    )
+    add("--device", choices=("auto", "cpu", "cuda"), help="default: auto")
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:

@@ -5,16 +5,17 @@ No Beam and no model is imported, so that usage errors answer at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from lexbeam.models import catalogue
 from lexbeam.models.config import ConfigError, EncoderConfig
 from lexbeam.models.encoder_backend import resolve_backend
 from lexbeam.models.encoder_spec import ModelSpec
-from lexbeam.pipeline import corpus_model
+from lexbeam.pipeline import corpus_model, retry
 from lexbeam.pipeline.errors import JobError, UsageError
 from lexbeam.pipeline.lda_execution import lda_execution
 from lexbeam.pipeline.options import JobConfig, RunSettings
@@ -62,7 +63,7 @@ def make_plan(
     config, encoder = resolve(config, view.say)
     return Plan(
         command=command,
-        created=datetime.now(UTC).isoformat(timespec="microseconds"),
+        created=_now(),
         config=config,
         layout=layout,
         encoder=encoder,
@@ -72,6 +73,31 @@ def make_plan(
         | {"warm_start": settings.warm_start != "none"},
         versions=installed_versions(),
     )
+
+
+def make_retry_plan(run: RunDir, given: Mapping[str, Any], view: ProgressView) -> Plan:
+    """The plan of `lexbeam retry-errors`: see `lexbeam.pipeline.retry`."""
+    failed = read_plan(run)
+    config = retry.job_of_run(run, failed, given)
+    model = corpus_model.load_corpus_model(failed.model_dir(run))
+    layout = retry.retry_layout(run, failed, view.say)
+    config, encoder = model.resolved(replace(config, input=layout.config), view.say)
+    identity = identity_of("transform", config, encoder, model.fingerprint)
+    return Plan(
+        command="transform",
+        created=_now(),
+        config=config,
+        layout=layout,
+        encoder=encoder,
+        model_source=model.directory,
+        lda_execution="local",
+        identity=identity | {"warm_start": False, "retry_of": run.run_id},
+        versions=installed_versions(),
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def claim_run(wanted: Plan, settings: RunSettings, view: ProgressView) -> tuple[RunDir, Plan]:

@@ -228,7 +228,9 @@ def finish(run: RunDir, *, keep_intermediate: bool) -> None:
     if not keep_intermediate:
         storage.delete_tree(run.intermediate, root=run.path)
     with storage.taking_turns(run.output):
-        if created_of_latest(run.output) <= manifest["created"]:
+        # A retry holds a few documents: nobody means it by the latest run.
+        is_retry = "retry_of" in manifest["identity"]
+        if not is_retry and created_of_latest(run.output) <= manifest["created"]:
             latest = storage.join(run.output, "latest.json")
             storage.put_overwrite(latest, json_bytes({"run_id": run.run_id}))
     storage.put_if_absent(run.summary, json_bytes(summary_of(manifest)))

@@ -188,7 +188,7 @@ def _what_is_read(plan: Plan, split: int) -> tuple[Any, ...]:
     return tuple(
         (
             *(getattr(sources[piece.source], name) for name in _SOURCE_FIELDS),
-            piece.start, piece.stop, piece.max_rows,
+            piece.start, piece.stop, piece.max_rows, piece.rows,
         )
         for piece in plan.layout.splits[split].pieces
     )  # fmt: skip

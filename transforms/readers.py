@@ -70,7 +70,20 @@ def count_rows(piece: Piece, source: Source, config: InputConfig, at_most: int) 
 
 def _records(piece: Piece, source: Source, config: InputConfig) -> Iterator[Record]:
     """The records of a piece; one that says so where the rest cannot be read."""
-    return islice(_all_records(piece, source, config), piece.max_rows)
+    records = islice(_all_records(piece, source, config), piece.max_rows)
+    return records if piece.rows is None else _chosen(records, piece.rows)
+
+
+def _chosen(records: Iterator[Record], rows: Sequence[int]) -> Iterator[Record]:
+    """The records of these numbers."""
+    wanted = iter(rows)
+    next_row = next(wanted, None)
+    for row, record in enumerate(records):
+        if next_row is None:
+            return
+        if row == next_row:
+            yield record
+            next_row = next(wanted, None)
 
 
 def _all_records(piece: Piece, source: Source, config: InputConfig) -> Iterator[Record]:

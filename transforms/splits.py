@@ -66,12 +66,28 @@ class Piece:
         start, stop: half-open range of bytes (JSONL, lines) or row groups (Parquet); stop is END
             for a file that is read whole.
         max_rows: no more than so many documents, the first ones; None for all.
+        rows: the documents to read, ascending, counted from the first one of the range; None for
+            all.
     """
 
     source: int
     start: int = 0
     stop: int = END
     max_rows: int | None = None
+    rows: tuple[int, ...] | None = None
+
+    def to_json(self) -> list[Any]:
+        """Its values, without those at the end that say nothing."""
+        values = [self.source, self.start, self.stop, self.max_rows, self.rows]
+        while values[-1] is None:
+            values.pop()
+        return values
+
+    @classmethod
+    def from_json(cls, values: Sequence[Any]) -> Piece:
+        """The piece that to_json gave."""
+        piece = cls(*values)
+        return piece if piece.rows is None else replace(piece, rows=tuple(piece.rows))
 
 
 @dataclass(frozen=True)
@@ -81,18 +97,14 @@ class Split:
     index: int
     pieces: tuple[Piece, ...]
 
-    def to_json(self) -> list[list[int]]:
+    def to_json(self) -> list[list[Any]]:
         """The pieces as lists of numbers."""
-        return [
-            [piece.source, piece.start, piece.stop]
-            + ([] if piece.max_rows is None else [piece.max_rows])
-            for piece in self.pieces
-        ]
+        return [piece.to_json() for piece in self.pieces]
 
     @classmethod
-    def from_json(cls, index: int, value: Sequence[Sequence[int]]) -> Split:
+    def from_json(cls, index: int, value: Sequence[Sequence[Any]]) -> Split:
         """The split that to_json gave."""
-        return cls(index, tuple(Piece(*numbers) for numbers in value))
+        return cls(index, tuple(map(Piece.from_json, value)))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from lexbeam.pipeline.cli import job_parser
+from lexbeam.pipeline.job_command import job_parser
 
 
 def shell(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -4,8 +4,8 @@ import pytest
 
 from lexbeam.models.config import ConfigError
 from lexbeam.pipeline import options
-from lexbeam.pipeline.cli import job_parser
 from lexbeam.pipeline.errors import UsageError
+from lexbeam.pipeline.job_command import job_parser
 
 
 def parse(*arguments: str) -> tuple[dict[str, object], tuple[str, ...]]:
