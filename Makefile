@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install model lint format types test test-slow test-kills test-cuda bench soak lock clean
+.PHONY: install model lint format types test test-slow test-kills test-schedulers test-cuda bench soak lock clean
 
 install: $(INSTALLED)
 
@@ -46,6 +46,10 @@ test-slow: model
 # Jobs whose processes are killed, crash or hang; LEXBEAM_KILLS=50 for more random kills.
 test-kills: model
 	$(BIN)/python -m pytest -n 2 -m kills
+
+# The example under Airflow, which is installed for it.
+test-schedulers: $(INSTALLED)
+	$(BIN)/python -m pytest -m schedulers
 
 # On a machine with a CUDA device.
 test-cuda: model
