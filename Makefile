@@ -60,9 +60,10 @@ bench: model
 	$(BIN)/python benchmarks/end_to_end.py --input $(INPUT)
 
 # What takes long: counting twenty million distinct terms, the memory of the text stages up to
-# 400,000 documents, and that of the LDA. Needs Linux.
+# 400,000 documents, and that of the LDA, fifty kills. Needs Linux.
 CORPORA ?= ../shared/corpora
-soak: $(INSTALLED)
+soak: model
+	LEXBEAM_KILLS=50 $(BIN)/python -m pytest -n 2 -m kills
 	$(BIN)/python benchmarks/counting.py --check
 	$(BIN)/python benchmarks/counting.py --compressed --check
 	$(BIN)/python benchmarks/memory.py --check $(addprefix --input ,$(wildcard $(CORPORA)/*.jsonl))

@@ -111,7 +111,10 @@ def claim_run(wanted: Plan, settings: RunSettings, view: ProgressView) -> tuple[
         return _claim(run, wanted, settings, view)
     for run in reversed(unfinished_runs(settings.output)):
         found = _plan_of(run)
-        if found is not None and _is_same_job(found, wanted) and not is_busy(run):
+        if found is None or not _is_same_job(found, wanted):
+            continue
+        # Its job may have been killed a moment ago.
+        if not is_busy(run, wait=None):
             view.say(f"resuming run {run.run_id}")
             return run, _with_local_settings(found, wanted, settings)
     wanted = _for_new_run(wanted, settings, view)

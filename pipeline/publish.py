@@ -78,7 +78,9 @@ def totals_of(work: Workspace) -> dict[str, Any]:
     totals |= _reuse_totals(work)
     if work.plan.command == "fit":
         vocabulary = cached_vocabulary(storage.join(work.run.model, "vocabulary.parquet"))
-        kept = totals["documents_counted"] = vocabulary.num_documents
+        # A document that made the bow stage die has been counted before.
+        died = count_values(work.errors.parts(), "stage")["bow"]
+        kept = totals["documents_counted"] = vocabulary.num_documents - died
     else:
         kept = totals["documents_out"] = sum(num_rows(part) for part in work.documents.parts())
         totals |= _document_totals(work)
@@ -124,7 +126,8 @@ def _document_totals(work: Workspace) -> dict[str, Any]:
         totals["model_tokens"] = sum(pc.sum(column).as_py() or 0 for column in columns)
         totals["padding_ratio"] = padding_ratio(work)
     stages = count_values(work.errors.parts(), "stage")
-    return totals | {"documents_counted_but_rejected": stages["encode"] + stages["extract"]}
+    counted = sum(stages[stage] for stage in ("bow", "encode", "extract"))
+    return totals | {"documents_counted_but_rejected": counted}
 
 
 def padding_ratio(work: Workspace) -> float | None:

@@ -21,10 +21,10 @@ class RunBusyError(RuntimeError):
     """Another process is working on the run."""
 
 
-def is_busy(run: RunDir) -> bool:
-    """Whether another process is working on the run."""
+def is_busy(run: RunDir, wait: float | None = 0.0) -> bool:
+    """Whether another process is working on the run, still after waiting as `run_lock` does."""
     try:
-        with run_lock(run, wait=0.0):
+        with run_lock(run, wait):
             return False
     except RunBusyError:
         return True

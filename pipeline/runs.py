@@ -102,7 +102,7 @@ def read_json(path: str) -> dict[str, Any]:
     """A JSON object; raises UsageError naming the file where it holds none."""
     try:
         value = json.loads(storage.read_bytes(path))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError(f"{path} is not there") from error
     except ValueError as error:
         raise UsageError(f"{path} is not valid JSON: {error}") from error

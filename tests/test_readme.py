@@ -54,3 +54,12 @@ def test_datasets_and_pyarrow(folder_with_a_sample_run, tmp_path):
     table = pyarrow.dataset.dataset(parts).to_table()
     assert loaded["doc_id"][:] == table["doc_id"].to_pylist()
     assert len(loaded) == 48
+
+
+def test_every_test_that_the_docs_name_is_there():
+    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\b(?:test_|Test)\w+\b(?!\.py)", text))
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")]
+    there = set(re.findall(r"(?:def|class) (test_\w+|Test\w+)", "\n".join(sources)))
+    assert len(named) > 25
+    assert named <= there

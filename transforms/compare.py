@@ -25,7 +25,7 @@ KINDS = ("new", "changed", "unchanged", "removed")
 DOCUMENTS = np.dtype([("high", "<u8"), ("low", "<u8"), ("text", "<u8"), ("is_now", "u1")])
 """Id and text of a document by their hashes, and whether it is in this run or the earlier one."""
 
-_NUM_PARTITIONS = 64
+_NUM_PARTITIONS = 16
 _IDS = pa.schema([("high", pa.uint64()), ("low", pa.uint64()), ("text", pa.uint64())])
 _ROWS_READ = 1 << 16
 _COLUMNS = ["id_hash", "text_sha256"]

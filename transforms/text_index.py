@@ -20,7 +20,7 @@ from lexbeam.transforms.part_files import PartFolder, open_part, read_arrow, rea
 from lexbeam.transforms.parts import ListIndices
 from lexbeam.transforms.published import PublishedRun
 
-NUM_PARTITIONS = 64
+NUM_PARTITIONS = 16
 _ROWS_READ = 1 << 16
 _HEX_DIGITS = 64
 _SCHEMA = pa.schema(

@@ -286,7 +286,8 @@ class TestSeveralJobs:
         newest = max(created, key=lambda name: created[name])
         assert (tmp_path / "latest.json").read_text().count(f'"{newest}"') == 1
 
-    def test_a_job_waits_for_one_that_is_about_to_end(self, lexbeam, tmp_path, monkeypatch):
+    @pytest.mark.parametrize("name", [["--run_id", "held"], []], ids=["by name", "without a name"])
+    def test_a_job_waits_for_one_that_is_about_to_end(self, lexbeam, tmp_path, monkeypatch, name):
         source = write_jsonl(tmp_path / "in.jsonl", good_documents())
         arguments = ["run", "--input", source, "--output", tmp_path / "out", "--features", "tfidf"]
         with pytest.MonkeyPatch.context() as patch:
@@ -304,6 +305,8 @@ class TestSeveralJobs:
         holder.start()
         taken.wait(60)
         monkeypatch.setattr(run_lock.time, "sleep", lambda seconds: release.set())
-        result = lexbeam(*arguments, "--run_id", "held")
+        result = lexbeam(*arguments, *name)
         holder.join()
         assert result.code == 0, result.err
+        assert "resuming run held" in result.err
+        assert only_run(tmp_path / "out").name == "held"

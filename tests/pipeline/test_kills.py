@@ -236,6 +236,18 @@ class TestDeadlyDocuments:
         assert kept == [f"d{i}" for i in range(40) if i not in (11, 30)]
         assert lexbeam("verify", run).code == 0
 
+    def test_in_the_bags_of_words_of_a_fit(self, start, tmp_path):
+        source = write_jsonl(tmp_path / "in.jsonl", deadly_documents()[:20])
+        environment = {"PYTHONPATH": str(POISON), "LEXBEAM_TEST_POISON": "bow:SIGSEGV"}
+        process = start(
+            "fit", "--input", source, "--output", tmp_path / "out", "--features", "tfidf",
+            "--min_df", "1", **environment,
+        )  # fmt: skip
+        code, error = finish(process)
+        assert code == 0, error
+        totals = read_manifest(only_run(tmp_path / "out"))["totals"]
+        assert (totals["documents_counted"], totals["documents_rejected"]) == (19, 1)
+
     def test_in_worker_processes(self, start, tmp_path):
         source = write_jsonl(tmp_path / "in.jsonl", deadly_documents())
         environment = {"PYTHONPATH": str(POISON), "LEXBEAM_TEST_POISON": "tokenize:SIGSEGV"}
