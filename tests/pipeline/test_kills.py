@@ -20,9 +20,14 @@ from pathlib import Path
 import psutil
 import pytest
 
+from lexbeam.models.catalogue import resolve_model
+from lexbeam.models.config import EncoderConfig
+from lexbeam.models.encoder import prepare_encoder
+from lexbeam.models.encoder_backend import resolve_backend
 from tests.conftest import ROOT
 from tests.models.tiny_models import write_tiny_model
 from tests.pipeline.conftest import (
+    good_documents,
     only_run,
     read_dataset,
     read_manifest,
@@ -40,7 +45,12 @@ LONGEST = 120.0
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> Path:
-    return write_tiny_model(tmp_path_factory.mktemp("tiny") / "model", "bert")
+    """A model that has been converted for this machine, as it is after a first run."""
+    folder = write_tiny_model(tmp_path_factory.mktemp("tiny") / "model", "bert")
+    spec = resolve_model(str(folder))
+    config = EncoderConfig(model_id=str(folder), max_seq_length=64, dtype="float32")
+    prepare_encoder(spec, resolve_backend(spec, config))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +58,14 @@ def arguments(tiny) -> list[str]:
     """A job with every stage, in several splits."""
     return [
         "run", "--input", str(SAMPLE), "--split_size", "5K", "--num_topics", "4",
-        "--model_id", str(tiny), "--max_seq_length", "64", "--backend", "torch",
-        "--dtype", "float32",
+        "--model_id", str(tiny), "--max_seq_length", "64", "--dtype", "float32",
     ]  # fmt: skip
+
+
+def poison(effects: dict[str, str]) -> dict[str, str]:
+    """The environment in which the stages die in these ways: see poison/sitecustomize.py."""
+    value = ",".join(f"{stage}:{effect}" for stage, effect in effects.items())
+    return {"PYTHONPATH": str(POISON), "LEXBEAM_TEST_POISON": value}
 
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -181,67 +196,67 @@ class TestKilledAtAnyMoment:
         assert not list(tmp_path.glob("runs/*/manifest.json"))
 
     def test_a_job_that_dies_at_once_every_time_is_given_up(self, start, tmp_path):
-        source = write_jsonl(tmp_path / "in.jsonl", [{"id": "a", "text": "POISON"}])
+        source = write_jsonl(tmp_path / "in.jsonl", good_documents())
         # Deadly before any split is begun: nobody can tell which document it is.
-        environment = {"PYTHONPATH": str(POISON), "LEXBEAM_TEST_POISON": "plan:SIGSEGV"}
         code, error = finish(
-            start("run", "--input", source, "--output", tmp_path / "out", **environment)
-        )
+            start(
+                "run", "--input", source, "--output", tmp_path / "out",
+                **poison({"plan": "SIGSEGV"}),
+            )
+        )  # fmt: skip
         assert code == 1
         assert "ended by SIGSEGV, for the 3. time" in error
 
 
-def deadly_documents() -> list[dict[str, str]]:
-    """Forty documents, two of which are deadly."""
+def deadly_documents(*stages: str) -> list[dict[str, str]]:
+    """Forty documents; d11 is deadly in the first stage, d30 in the second."""
     documents = [
         {"id": f"d{i}", "text": f"The railway has {i} bridges, and a track of length {i * i}. " * 3}
         for i in range(40)
     ]
-    for row in (11, 30):
-        documents[row]["text"] += " This one is POISON."
+    for row, stage in zip((11, 30), stages, strict=False):
+        documents[row]["text"] += f" This one is POISON{stage}."
     return documents
 
 
 class TestDeadlyDocuments:
     @pytest.mark.parametrize(
-        ("stage", "effect"),
+        ("deadly", "features"),
         [
-            ("tokenize", "SIGSEGV"),
-            ("count", "SIGABRT"),
-            ("bow", "SIGKILL"),
-            ("encode", "SIGSEGV"),
-            ("extract", "SIGKILL"),
+            ({"tokenize": "SIGSEGV", "count": "SIGABRT"}, "tfidf"),
+            ({"bow": "SIGKILL", "extract": "SIGKILL"}, "tfidf"),
+            ({"encode": "SIGSEGV"}, "tfidf,bert"),
         ],
+        ids=["tokenize and count", "bow and extract", "encode"],
     )
     def test_they_go_to_errors_and_the_others_come_out(
-        self, start, lexbeam, tmp_path, tiny, stage, effect
+        self, start, lexbeam, tmp_path, tiny, deadly, features
     ):
-        source = write_jsonl(tmp_path / "in.jsonl", deadly_documents())
-        features = "tfidf,bert" if stage == "encode" else "tfidf"
-        environment = {"PYTHONPATH": str(POISON), "LEXBEAM_TEST_POISON": f"{stage}:{effect}"}
+        # Both documents die where there is one stage.
+        stages = [*deadly, *deadly][:2]
+        source = write_jsonl(tmp_path / "in.jsonl", deadly_documents(*stages))
         process = start(
             "run", "--input", source, "--output", tmp_path / "out", "--features", features,
-            "--model_id", tiny, "--max_seq_length", "64", "--backend", "torch",
-            "--dtype", "float32", "--split_size", "6K", "--min_df", "1", **environment,
+            "--model_id", tiny, "--max_seq_length", "64", "--dtype", "float32",
+            "--split_size", "6K", "--min_df", "1", **poison(deadly),
         )  # fmt: skip
         code, error = finish(process)
         assert code == 0, error
         run = only_run(tmp_path / "out")
         errors = read_dataset(run, "errors").to_pylist()
         assert [row["doc_id"] for row in errors] == ["d11", "d30"]
-        for row in errors:
+        for row, stage in zip(errors, stages, strict=True):
             assert (row["stage"], row["error_type"]) == (stage, "process-died")
-            assert effect in row["message"]
+            assert deadly[stage] in row["message"]
         kept = read_dataset(run, "documents")["doc_id"].to_pylist()
         assert kept == [f"d{i}" for i in range(40) if i not in (11, 30)]
         assert lexbeam("verify", run).code == 0
 
     def test_in_the_bags_of_words_of_a_fit(self, start, tmp_path):
-        source = write_jsonl(tmp_path / "in.jsonl", deadly_documents()[:20])
-        environment = {"PYTHONPATH": str(POISON), "LEXBEAM_TEST_POISON": "bow:SIGSEGV"}
+        source = write_jsonl(tmp_path / "in.jsonl", deadly_documents("bow")[:20])
         process = start(
             "fit", "--input", source, "--output", tmp_path / "out", "--features", "tfidf",
-            "--min_df", "1", **environment,
+            "--min_df", "1", **poison({"bow": "SIGSEGV"}),
         )  # fmt: skip
         code, error = finish(process)
         assert code == 0, error
@@ -249,12 +264,11 @@ class TestDeadlyDocuments:
         assert (totals["documents_counted"], totals["documents_rejected"]) == (19, 1)
 
     def test_in_worker_processes(self, start, tmp_path):
-        source = write_jsonl(tmp_path / "in.jsonl", deadly_documents())
-        environment = {"PYTHONPATH": str(POISON), "LEXBEAM_TEST_POISON": "tokenize:SIGSEGV"}
+        source = write_jsonl(tmp_path / "in.jsonl", deadly_documents("tokenize", "tokenize"))
         process = start(
-            "run", "--input", source, "--output", tmp_path / "out", "--features", "tfidf",
+            "fit", "--input", source, "--output", tmp_path / "out", "--features", "tfidf",
             "--direct_running_mode", "multi_processing", "--direct_num_workers", "2",
-            **environment,
+            "--reuse_store", "off", **poison({"tokenize": "SIGSEGV"}),
         )  # fmt: skip
         code, error = finish(process)
         assert code == 0, error
@@ -263,11 +277,10 @@ class TestDeadlyDocuments:
         assert [row["doc_id"] for row in errors] == ["d11", "d30"]
 
     def test_documents_that_hang(self, start, tmp_path):
-        source = write_jsonl(tmp_path / "in.jsonl", deadly_documents()[:20])
-        environment = {"PYTHONPATH": str(POISON), "LEXBEAM_TEST_POISON": "extract:hang"}
+        source = write_jsonl(tmp_path / "in.jsonl", deadly_documents("extract")[:20])
         process = start(
             "run", "--input", source, "--output", tmp_path / "out", "--features", "tfidf",
-            "--stall_timeout", "6", **environment,
+            "--stall_timeout", "6", **poison({"extract": "hang"}),
         )  # fmt: skip
         code, error = finish(process)
         assert code == 0, error

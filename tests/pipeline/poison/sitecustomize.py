@@ -1,7 +1,8 @@
-"""Makes documents with the word POISON deadly to the process that works on them in one stage.
+"""Makes documents with the word `POISONstage` deadly to the process that works on them there.
 
 Python imports this file first in every process that has its folder in PYTHONPATH: the job, its
-workers and what looks for the documents. LEXBEAM_TEST_POISON names the stage and what happens.
+workers and what looks for the documents. LEXBEAM_TEST_POISON names the stages and what happens
+there: `tokenize:SIGSEGV,extract:hang`.
 """
 
 import importlib.abc
@@ -20,19 +21,21 @@ TARGETS = {
     "encode": ("lexbeam.models.encoder", "Encoder.encode_counted", 1),
     "extract": ("lexbeam.models.features", "document_features", 0),
 }
-STAGE, _, EFFECT = os.environ.get("LEXBEAM_TEST_POISON", "").partition(":")
+EFFECTS = dict(
+    pair.split(":") for pair in os.environ.get("LEXBEAM_TEST_POISON", "").split(",") if pair
+)
 
 
-def deadly(function, argument):
+def deadly(function, argument, stage):
     """The function, but for texts that hold the word."""
 
     def wrapped(*args, **keywords):
-        texts = "poison" if argument is None else args[argument]
+        texts = f"poison{stage}" if argument is None else args[argument]
         texts = texts.to_pylist() if hasattr(texts, "to_pylist") else texts
-        if "poison" in str(texts).lower():
-            if EFFECT == "hang":
+        if f"poison{stage}" in str(texts).lower():
+            if EFFECTS[stage] == "hang":
                 time.sleep(3600)
-            os.kill(os.getpid(), getattr(signal, EFFECT))
+            os.kill(os.getpid(), getattr(signal, EFFECTS[stage]))
             time.sleep(3600)
         return function(*args, **keywords)
 
@@ -42,33 +45,37 @@ def deadly(function, argument):
 class Loader(importlib.abc.Loader):
     """Loads the module as ever, and then puts the deadly function into its place."""
 
-    def __init__(self, loader):
+    def __init__(self, loader, stage):
         self.loader = loader
+        self.stage = stage
 
     def create_module(self, spec):
         return self.loader.create_module(spec)
 
     def exec_module(self, module):
         self.loader.exec_module(module)
-        _, name, argument = TARGETS[STAGE]
+        _, name, argument = TARGETS[self.stage]
         *owners, name = name.split(".")
         owner = module
         for part in owners:
             owner = getattr(owner, part)
-        setattr(owner, name, deadly(getattr(owner, name), argument))
+        setattr(owner, name, deadly(getattr(owner, name), argument, self.stage))
 
 
 class Finder(importlib.abc.MetaPathFinder):
-    """Finds the one module of the stage."""
+    """Finds the one module of a stage."""
+
+    def __init__(self, stage):
+        self.stage = stage
 
     def find_spec(self, name, path, target=None):
-        if name != TARGETS[STAGE][0]:
+        if name != TARGETS[self.stage][0]:
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
-        spec.loader = Loader(spec.loader)
+        spec.loader = Loader(spec.loader, self.stage)
         return spec
 
 
-if STAGE:
-    sys.meta_path.insert(0, Finder())
+for each in EFFECTS:
+    sys.meta_path.insert(0, Finder(each))
