@@ -37,15 +37,15 @@ types: $(INSTALLED) build/typing/lexbeam
 	$(BIN)/mypy -p lexbeam.models -p lexbeam.transforms -p lexbeam.pipeline
 
 test: model
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: model
 	$(BIN)/lexbeam models pull all-MiniLM-L6-v2
-	$(BIN)/python -m pytest -n 2 -m slow
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 # Jobs whose processes are killed, crash or hang; LEXBEAM_KILLS=50 for more random kills.
 test-kills: model
-	$(BIN)/python -m pytest -n 2 -m kills
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m kills
 
 # The example under Airflow, which is installed for it.
 test-schedulers: $(INSTALLED)
@@ -63,7 +63,7 @@ bench: model
 # 400,000 documents, and that of the LDA, fifty kills. Needs Linux.
 CORPORA ?= ../shared/corpora
 soak: model
-	LEXBEAM_KILLS=50 $(BIN)/python -m pytest -n 2 -m kills
+	LEXBEAM_KILLS=50 $(BIN)/python -m pytest -n 2 --dist worksteal -m kills
 	$(BIN)/python benchmarks/counting.py --check
 	$(BIN)/python benchmarks/counting.py --compressed --check
 	$(BIN)/python benchmarks/memory.py --check $(addprefix --input ,$(wildcard $(CORPORA)/*.jsonl))

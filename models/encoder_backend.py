@@ -18,6 +18,7 @@ from lexbeam.models.encoder_spec import POOLINGS, ModelSpec
 CPU_BATCH_TOKENS = 1_024
 CUDA_BATCH_TOKENS = 32_768
 _BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
+_VNNI_FLAGS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 _CUDA_LIBRARIES = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
 
 
@@ -149,14 +150,20 @@ def cpu_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 
     OpenVINO's own list of capabilities does not tell hardware from emulation.
     """
+    return not _BFLOAT16_FLAGS.isdisjoint(_cpu_flags(cpuinfo))
+
+
+def cpu_has_vnni(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the CPU adds products of 8-bit numbers in 32 bits; others do in 16, and overflow."""
+    return not _VNNI_FLAGS.isdisjoint(_cpu_flags(cpuinfo))
+
+
+def _cpu_flags(cpuinfo: Path) -> list[str]:
     try:
         with cpuinfo.open(encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                if line.startswith("flags"):
-                    return not _BFLOAT16_FLAGS.isdisjoint(line.split())
+            return next((line.split() for line in lines if line.startswith("flags")), [])
     except OSError:
-        return False
-    return False
+        return []
 
 
 def _driver_has_cuda() -> bool:

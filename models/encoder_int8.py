@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lexbeam.models.calibration import calibration_fingerprint, calibration_texts
+from lexbeam.models.encoder_backend import cpu_has_vnni
 from lexbeam.models.encoder_batches import pad_batch, plan_batches
 from lexbeam.models.encoder_openvino import (
     build_once,
@@ -41,7 +42,8 @@ def quantised_path(spec: ModelSpec, pooling: str) -> Path:
     """Where the 8-bit model lies in the cache; keyed by what decides its numbers."""
     converted = converted_path(spec, pooling)
     version = importlib.metadata.version("nncf")
-    key = f"int8-{version}-{calibration_fingerprint()[:8]}-q{REVISION}"
+    bits = "" if cpu_has_vnni() else "-7bit"
+    key = f"int8-{version}-{calibration_fingerprint()[:8]}-q{REVISION}{bits}"
     return converted.parent.with_name(f"{converted.parent.name}-{key}") / converted.name
 
 
@@ -75,6 +77,8 @@ def _quantise(spec: ModelSpec, source: Path, path: Path) -> None:
     openvino = import_openvino()
     batches = [list(batch) for batch in calibration_batches(spec)]
     with _quiet_nncf() as nncf:
+        # Weights of 7 bits where sums of products would overflow.
+        overflow_fix = None if cpu_has_vnni() else nncf.OverflowFix.ENABLE
         try:
             quantised = nncf.quantize(
                 openvino.Core().read_model(source),
@@ -82,6 +86,7 @@ def _quantise(spec: ModelSpec, source: Path, path: Path) -> None:
                 model_type=nncf.ModelType.TRANSFORMER,
                 preset=nncf.QuantizationPreset.PERFORMANCE,
                 subset_size=len(batches),
+                advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=overflow_fix),
             )
         except RuntimeError as error:
             raise ModelError(f"model {spec.name}: cannot be quantised: {error}") from error

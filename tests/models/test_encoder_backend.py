@@ -14,6 +14,7 @@ from lexbeam.models.config import ConfigError, EncoderConfig
 from lexbeam.models.encoder_backend import (
     check_encoder_config,
     cpu_has_bfloat16,
+    cpu_has_vnni,
     resolve_backend,
 )
 from lexbeam.models.encoder_spec import ModelSpec
@@ -143,6 +144,17 @@ def test_bfloat16_hardware(tmp_path: Path, flags: str, expected: bool) -> None:
     path.write_text("processor\t: 0\n" + flags)
     assert cpu_has_bfloat16(path) is expected
     assert cpu_has_bfloat16(tmp_path / "missing") is False
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [("fpu avx512f avx512_vnni", True), ("fpu avx2 avx_vnni", True), ("fpu avx2 avx512f", False)],
+)
+def test_vnni_hardware(tmp_path: Path, flags: str, expected: bool) -> None:
+    path = tmp_path / "cpuinfo"
+    path.write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
+    assert cpu_has_vnni(path) is expected
+    assert cpu_has_vnni(tmp_path / "missing") is False
 
 
 def test_deciding_for_the_cpu_imports_nothing_heavy(tmp_path: Path) -> None:
