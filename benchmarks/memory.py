@@ -198,8 +198,9 @@ def run_stage(name: str, run_path: str) -> dict[str, Any]:
     quiet_libraries(verbose=False)
     from lexbeam.pipeline import corpus_model, launch, publish, runs, stages
     from lexbeam.pipeline.plan import read_plan
+    from lexbeam.pipeline.workspace import Workspace
 
-    def extract(work: stages.Workspace) -> stages.Stage:
+    def extract(work: Workspace) -> stages.Stage:
         has_topics = corpus_model.topic_metrics(work)["num_topics"] > 0
         return stages.extract(work, has_topics=has_topics)
 
@@ -214,7 +215,7 @@ def run_stage(name: str, run_path: str) -> dict[str, Any]:
         extract,
     )
     run = runs.find_run(run_path)
-    work = stages.Workspace(run, read_plan(run))
+    work = Workspace(run, read_plan(run))
     stage = dict(zip(STAGES, makers, strict=True))[name](work)
     launch.share_cores(())
     imports, began, cpu_began = own_peak(), time.perf_counter(), time.process_time()

@@ -25,7 +25,7 @@ from lexbeam.pipeline.runs import RunDir, absolute, find_run, json_bytes, read_j
 from lexbeam.transforms import checksums, storage
 
 if TYPE_CHECKING:
-    from lexbeam.pipeline.stages import Workspace
+    from lexbeam.pipeline.workspace import Workspace
 
 MODEL_VERSION = 4
 # Folder of what the next fit can add to and take away from; no part of what a transform needs.

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from lexbeam.pipeline import supervised
 from lexbeam.pipeline.errors import JobError
 from lexbeam.pipeline.progress_view import ProgressView
-from lexbeam.pipeline.stages import Stage, Workspace
+from lexbeam.pipeline.stages import Stage
+from lexbeam.pipeline.workspace import Workspace
 from lexbeam.transforms import progress, threads
 
 

@@ -25,8 +25,9 @@ from lexbeam.pipeline.plan import Plan
 from lexbeam.pipeline.progress_view import ProgressView
 from lexbeam.pipeline.run_lock import RunBusyError, run_lock
 from lexbeam.pipeline.runs import RunDir, read_json
-from lexbeam.pipeline.stages import Stage, Workspace
+from lexbeam.pipeline.stages import Stage
 from lexbeam.pipeline.summary import summary_lines, summary_of
+from lexbeam.pipeline.workspace import Workspace
 from lexbeam.transforms import storage
 from lexbeam.transforms.extract import DUPLICATE_ID
 from lexbeam.transforms.part_files import read_part

@@ -22,7 +22,7 @@ from lexbeam.transforms.earlier_parts import EarlierParts
 from lexbeam.transforms.part_files import PartFolder, open_part, part_statistics, read_part
 
 if TYPE_CHECKING:
-    from lexbeam.pipeline.stages import Workspace
+    from lexbeam.pipeline.workspace import Workspace
 
 
 def count_values(parts: Iterable[str], column: str) -> Counter[str]:

@@ -91,7 +91,7 @@ def list_lines(entries: Sequence[RunEntry]) -> list[str]:
             entry.run.run_id + (" *" if entry.is_latest else ""),
             entry.command,
             entry.state,
-            _local_time(entry.created),
+            _readable_time(entry.created),
             "" if entry.documents is None else f"{entry.documents:,}",
             "" if entry.rejected is None else f"{entry.rejected:,}",
             readable_size(entry.size),
@@ -102,7 +102,7 @@ def list_lines(entries: Sequence[RunEntry]) -> list[str]:
     return [*table(rows, header=header, right=(4, 5, 6)), "", "* the latest run"]
 
 
-def _local_time(created: str) -> str:
+def _readable_time(created: str) -> str:
     return datetime.fromisoformat(created).strftime("%Y-%m-%d %H:%M:%S") if created else ""
 
 

@@ -4,47 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property
 
 import apache_beam as beam
-import pyarrow as pa
 
 from lexbeam.models import schemas
-from lexbeam.models.features import FeatureConfig
 from lexbeam.pipeline import corpus_model
-from lexbeam.pipeline.errors import UsageError
-from lexbeam.pipeline.plan import Plan
-from lexbeam.pipeline.reuse import LEAST_SHARE_OF_TOKENS, Earlier
-from lexbeam.pipeline.runs import RunDir
+from lexbeam.pipeline.workspace import Workspace
 from lexbeam.transforms import storage
-from lexbeam.transforms.attempts import Attempts
-from lexbeam.transforms.compare import CompareCorpora, Corpus, KeepIds, ids_folder
+from lexbeam.transforms.compare import CompareCorpora, Corpus, KeepIds
 from lexbeam.transforms.count import (
-    CountChange,
     CountDocumentFrequency,
-    CountFolders,
     CountTermsOfDocuments,
     MergeCounts,
 )
-from lexbeam.transforms.died import DiedRows
 from lexbeam.transforms.duplicates import DropDuplicateIds
-from lexbeam.transforms.earlier_parts import EarlierParts
-from lexbeam.transforms.earlier_rows import EarlierRows
 from lexbeam.transforms.encode import ROWS_PER_ROW_GROUP, EncodeDocuments
 from lexbeam.transforms.extract import (
     ERRORS,
     CollectErrors,
-    ExtractConfig,
     ExtractFeatures,
 )
 from lexbeam.transforms.fit import FitVocabulary
 from lexbeam.transforms.fit_topics import FitTopics
 from lexbeam.transforms.lda_checkpoints import LdaCheckpoints
 from lexbeam.transforms.lda_passes import distributed_fit
-from lexbeam.transforms.part_files import BlockSource, Columns, PartFolder, ZippedParts
+from lexbeam.transforms.part_files import PartFolder
 from lexbeam.transforms.parts import ReadSplits, SplitWork, WriteParts
-from lexbeam.transforms.text_index import IndexTexts, index_folder
-from lexbeam.transforms.tokenize import TEXT_COLUMNS, SplitSource, TokenizeDocuments
+from lexbeam.transforms.text_index import IndexTexts
+from lexbeam.transforms.tokenize import SplitSource, TokenizeDocuments
 from lexbeam.transforms.topic_files import TopicFiles
 
 Build = Callable[[beam.Pipeline], object]
@@ -98,224 +85,6 @@ def _map(name: str, splits: MapOfSplits) -> Stage:
         return splits.build(pipeline, splits.work)
 
     return Stage(name, lambda: [build], lambda: not splits.work.missing(), splits=splits)
-
-
-@dataclass(frozen=True)
-class Workspace:
-    """The folders of a run, and the sources that its stages read."""
-
-    run: RunDir
-    plan: Plan
-
-    def _reusable(self, name: str) -> PartFolder:
-        """Parts that stay, where later runs may take them over."""
-        folder = self.run.reuse if self.plan.reuse_store else self.run.intermediate
-        return PartFolder(storage.join(folder, name), self.plan.num_splits)
-
-    @cached_property
-    def tokens(self) -> PartFolder:
-        """Read and tokenized documents, rejected ones included."""
-        return self._reusable("tokens")
-
-    @cached_property
-    def dropped(self) -> PartFolder:
-        """Rows of later documents of an id."""
-        return self._reusable("dropped")
-
-    @cached_property
-    def bow(self) -> PartFolder:
-        """Bags of words."""
-        return PartFolder(storage.join(self.run.intermediate, "bow"), self.plan.num_splits)
-
-    @cached_property
-    def encoded(self) -> PartFolder:
-        """Embeddings and received attention."""
-        return self._reusable("encoded")
-
-    @cached_property
-    def counts(self) -> CountFolders:
-        """Counts of each split, and merged ones."""
-        merged = storage.join(self.run.intermediate, "counts")
-        if self.plan.keep_state:
-            merged = self.state
-        return CountFolders.below(merged, self._reusable("counts"))
-
-    @property
-    def state(self) -> str:
-        """What the next fit can add to and take away from."""
-        return storage.join(self.run.model, corpus_model.STATE)
-
-    @cached_property
-    def ids(self) -> PartFolder:
-        """Ids and texts of the documents that were counted, by their hashes."""
-        return ids_folder(storage.join(self.state, "ids"))
-
-    @cached_property
-    def index(self) -> PartFolder:
-        """Where each text stands, for later runs."""
-        return index_folder(storage.join(self.run.reuse, "index"))
-
-    @cached_property
-    def comparison(self) -> str:
-        """How the corpus differs from the earlier run's."""
-        return storage.join(self.run.intermediate, "comparison.json")
-
-    @cached_property
-    def earlier(self) -> Earlier | None:
-        """The run to take over from; None where there is none, or it has been removed since."""
-        if self.plan.reuse is None:
-            return None
-        try:
-            return Earlier.of(RunDir(self.run.output, self.plan.reuse), self.plan)
-        except UsageError:
-            return None
-
-    @cached_property
-    def earlier_work(self) -> Workspace | None:
-        """The folders of that run."""
-        if self.earlier is None:
-            return None
-        return Workspace(self.earlier.run, self.earlier.earlier_plan)
-
-    def _earlier_parts(
-        self, parts: str, *, dropped: bool, errors: bool = False
-    ) -> EarlierParts | None:
-        earlier, work = self.earlier, self.earlier_work
-        if earlier is None or work is None or not any(split >= 0 for split in earlier.splits):
-            return None
-        return EarlierParts(
-            parts=work.counts.splits if parts == "counts" else getattr(work, parts),
-            run=earlier.published,
-            splits=earlier.splits,
-            dropped=(self.dropped, work.dropped) if dropped else None,
-            without_errors=errors,
-        )
-
-    @cached_property
-    def earlier_tokens(self) -> EarlierParts | None:
-        """Tokens of the earlier run that can be taken over whole."""
-        return self._earlier_parts("tokens", dropped=False)
-
-    @cached_property
-    def earlier_counts(self) -> EarlierParts | None:
-        """Counts of the earlier run that can be taken over whole."""
-        return self._earlier_parts("counts", dropped=True)
-
-    @cached_property
-    def earlier_encoded(self) -> EarlierParts | None:
-        """Embeddings of the earlier run that can be taken over whole; not where some failed."""
-        if self.earlier is None or not self.earlier.embeddings:
-            return None
-        return self._earlier_parts("encoded", dropped=True, errors=True)
-
-    def count_change(self) -> CountChange | None:
-        """How the counts differ from the merged ones of the earlier run; None: merge all.
-
-        None also where that would not be less work.
-        """
-        parts, work = self.earlier_counts, self.earlier_work
-        if parts is None or work is None or not work.plan.keep_state:
-            return None
-        now, then = self.counts.splits, work.counts.splits
-        same = [split for split in range(now.num_parts) if parts.is_taken_over(split, now)]
-        added = sorted(set(range(now.num_parts)) - set(same))
-        removed = sorted(set(range(then.num_parts)) - {parts.splits[split] for split in same})
-        merged = work.counts.merged_parts()
-        gone = [then.part(split) for split in removed]
-        if len(added) + len(removed) >= now.num_parts:
-            return None
-        if not all(parts.run.is_sound(path) for path in (*merged, *gone)):
-            return None
-        return CountChange(tuple(merged), tuple(map(now.part, added)), tuple(gone))
-
-    def token_rows(self) -> EarlierRows | None:
-        """Tokens of the earlier run's texts."""
-        earlier, work = self.earlier, self.earlier_work
-        if earlier is None or work is None or not earlier.tokens:
-            return None
-        return EarlierRows(
-            earlier.published, work.index.path, work.tokens, TEXT_COLUMNS, LEAST_SHARE_OF_TOKENS
-        )
-
-    def encoded_rows(self, schema: pa.Schema) -> EarlierRows | None:
-        """Embeddings of the earlier run's texts."""
-        earlier, work = self.earlier, self.earlier_work
-        if earlier is None or work is None or not earlier.embeddings:
-            return None
-        return EarlierRows(earlier.published, work.index.path, work.encoded, tuple(schema.names))
-
-    @cached_property
-    def documents(self) -> PartFolder:
-        """The published documents."""
-        return PartFolder(self.run.file("documents"), self.plan.num_splits)
-
-    @cached_property
-    def errors(self) -> PartFolder:
-        """The published errors."""
-        return PartFolder(self.run.file("errors"), self.plan.num_splits)
-
-    @property
-    def died(self) -> DiedRows:
-        """Documents that made a process die."""
-        return DiedRows(self.run.died)
-
-    def splits(
-        self,
-        stage: str,
-        source: BlockSource,
-        *folders: PartFolder,
-        earlier: EarlierParts | None = None,
-    ) -> SplitWork:
-        """What a stage has to do that reads the source and writes into the folders."""
-        marks = Attempts(storage.join(self.run.attempts, stage))
-        return SplitWork(source, folders, stage, marks, earlier)
-
-    @property
-    def model_dir(self) -> str:
-        """Folder of the corpus models that extract uses."""
-        return self.plan.model_dir(self.run)
-
-    @property
-    def keep_columns(self) -> tuple[str, ...]:
-        """Extra columns of the input."""
-        return self.plan.config.input.keep_columns
-
-    @property
-    def tokens_schema(self) -> pa.Schema:
-        """Schema of the tokens parts."""
-        return schemas.tokens_schema(self.keep_columns)
-
-    def token_columns(self, *names: str) -> ZippedParts:
-        """Some columns of the tokens parts, with the dropped rows marked."""
-        columns = Columns(self.tokens, self.tokens_schema, names)
-        return ZippedParts((columns,), self.dropped, died=self.died)
-
-    def extract_source(self) -> ZippedParts:
-        """Everything that extract needs, zipped row by row."""
-        names = tuple(name for name in self.tokens_schema.names if name != "id_hash")
-        columns = [
-            Columns(self.tokens, self.tokens_schema, names),
-            Columns(self.bow, schemas.BOW, tuple(schemas.BOW.names)),
-        ]
-        if self.plan.encoder is not None:
-            schema = schemas.encoded_part_schema(self.plan.encoder.dimensions)
-            renamed = tuple((name, f"encode_{name}") for name in ("error_type", "error_message"))
-            columns.append(Columns(self.encoded, schema, tuple(schema.names), renamed))
-        return ZippedParts(tuple(columns), self.dropped, died=self.died)
-
-    def extract_config(self, *, has_topics: bool) -> ExtractConfig:
-        """What extract writes."""
-        config, encoder = self.plan.config, self.plan.encoder
-        features = FeatureConfig(
-            features=config.features,
-            top_k=config.top_k,
-            model_dir=self.model_dir,
-            dimensions=encoder.dimensions if encoder else 0,
-            sublinear_tf=config.counts.sublinear_tf,
-            has_topics=has_topics,
-            keyword_weights=config.keyword_weights,
-        )
-        return ExtractConfig(features, config.keep_text, self.keep_columns)
 
 
 def tokenize(work: Workspace) -> Stage:

@@ -17,7 +17,7 @@ import pyarrow as pa
 from lexbeam.transforms import checksums, storage
 from lexbeam.transforms.duplicates import Places, by_partition, places_of
 from lexbeam.transforms.part_files import PartFolder, open_part, read_arrow, read_part, write_arrow
-from lexbeam.transforms.parts import ListIndices
+from lexbeam.transforms.parts import GroupByPartition, ListIndices
 from lexbeam.transforms.published import PublishedRun
 from lexbeam.transforms.text_index import half_hashes
 
@@ -144,18 +144,11 @@ class KeepIds(beam.PTransform):  # type: ignore[misc]
         self._folder = folder
 
     def expand(self, pbegin: beam.pvalue.PBegin) -> beam.PCollection:
-        all_partitions = pbegin | "AllPartitions" >> ListIndices(_NUM_PARTITIONS)
-        empty = beam.Map(_nothing).with_output_types(tuple[int, bytes])
         return (
-            (all_partitions | "Empty" >> empty, _read(pbegin, "Now", self._corpus, is_now=True))
-            | "Flatten" >> beam.Flatten()
-            | "GroupByHash" >> beam.GroupByKey()
+            _read(pbegin, "Now", self._corpus, is_now=True)
+            | "GroupByHash" >> GroupByPartition(_NUM_PARTITIONS)
             | "WriteIds" >> beam.ParDo(WriteIdsDoFn(self._folder))
         )
-
-
-def _nothing(partition: int) -> tuple[int, bytes]:
-    return partition, b""
 
 
 class CountKindsDoFn(beam.DoFn):  # type: ignore[misc]

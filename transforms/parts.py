@@ -252,3 +252,20 @@ class ListIndices(beam.PTransform):  # type: ignore[misc]
 
 def _indices(count: int) -> Iterable[int]:
     return range(count)
+
+
+class GroupByPartition(beam.PTransform):  # type: ignore[misc]
+    """Bytes by the number of their partition; a partition of which there are none comes as well."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self._count = count
+
+    def expand(self, keyed: beam.PCollection) -> beam.PCollection:
+        every = beam.Map(_nothing).with_output_types(tuple[int, bytes])
+        partitions = keyed.pipeline | "AllPartitions" >> ListIndices(self._count) | "Empty" >> every
+        return (keyed, partitions) | "Flatten" >> beam.Flatten() | "GroupByKey" >> beam.GroupByKey()
+
+
+def _nothing(partition: int) -> tuple[int, bytes]:
+    return partition, b""

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from lexbeam.transforms.duplicates import PLACES, Places, by_partition, places_of
 from lexbeam.transforms.part_files import PartFolder, open_part, read_arrow, read_part, write_arrow
-from lexbeam.transforms.parts import ListIndices
+from lexbeam.transforms.parts import GroupByPartition, ListIndices
 from lexbeam.transforms.published import PublishedRun
 
 NUM_PARTITIONS = 16
@@ -97,23 +97,14 @@ class IndexTexts(beam.PTransform):  # type: ignore[misc]
         self._index = index
 
     def expand(self, pbegin: beam.pvalue.PBegin) -> beam.PCollection:
-        by_number = tuple[int, bytes]
         read = beam.ParDo(ReadTextsDoFn(self._tokens, self._dropped))
-        empty = pbegin | "AllPartitions" >> ListIndices(NUM_PARTITIONS)
-        found = pbegin | "AllSplits" >> ListIndices(self._tokens.num_parts)
         return (
-            (
-                empty | "Empty" >> beam.Map(_nothing).with_output_types(by_number),
-                found | "ReadTexts" >> read.with_output_types(by_number),
-            )
-            | "Flatten" >> beam.Flatten()
-            | "GroupByHash" >> beam.GroupByKey()
+            pbegin
+            | "AllSplits" >> ListIndices(self._tokens.num_parts)
+            | "ReadTexts" >> read.with_output_types(tuple[int, bytes])
+            | "GroupByHash" >> GroupByPartition(NUM_PARTITIONS)
             | "WriteIndex" >> beam.ParDo(WriteIndexDoFn(self._index))
         )
-
-
-def _nothing(partition: int) -> tuple[int, bytes]:
-    return partition, b""
 
 
 class TextIndex:

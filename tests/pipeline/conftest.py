@@ -74,6 +74,13 @@ def read_manifest(run: Path) -> dict[str, Any]:
     return dict(json.loads((run / "manifest.json").read_text(encoding="utf-8")))
 
 
+def content_of(run: Path) -> dict[str, str]:
+    """SHA-256 of every published file; the plan alone may differ, by its times."""
+    files = {entry["path"]: entry["sha256"] for entry in read_manifest(run)["files"]}
+    del files["plan.json"]
+    return files
+
+
 def terms_of(keywords: Sequence[dict[str, Any]]) -> list[str]:
     """The terms of a keyword list."""
     return [keyword["term"] for keyword in keywords]

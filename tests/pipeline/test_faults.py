@@ -15,11 +15,13 @@ import pytest
 
 from lexbeam.pipeline import prepare, publish, run_lock, stages
 from lexbeam.pipeline.runs import RunDir
+from lexbeam.pipeline.workspace import Workspace
 from lexbeam.transforms import checksums
 from tests.conftest import ROOT, skip_or_fail
 from tests.pipeline.conftest import (
     TEXT_FEATURES,
     Result,
+    content_of,
     good_documents,
     only_run,
     read_dataset,
@@ -32,13 +34,6 @@ JOB = ("run", "--input", SAMPLE, "--features", TEXT_FEATURES, "--num_topics", "4
 SMALL_SPLITS = ("--split_size", "5K")
 
 
-def content(run: Path) -> dict[str, str]:
-    """SHA-256 of every published file; the plan alone may differ, by its times."""
-    files = {entry["path"]: entry["sha256"] for entry in read_manifest(run)["files"]}
-    del files["plan.json"]
-    return files
-
-
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory) -> dict[str, str]:
     """What the job gives where nothing goes wrong."""
@@ -47,7 +42,7 @@ def expected(tmp_path_factory) -> dict[str, str]:
     output = tmp_path_factory.mktemp("expected")
     arguments = [*JOB, *SMALL_SPLITS, "--output", output, "--quiet"]
     assert main([str(argument) for argument in arguments], supervise=False) == 0
-    return content(only_run(output))
+    return content_of(only_run(output))
 
 
 def stop_before_publishing(output: Path, *options: str) -> Path:
@@ -112,7 +107,7 @@ class TestDamagedFiles:
         resumed = lexbeam(*JOB, *SMALL_SPLITS, "--output", ready.parent.parent)
         assert resumed.code == 0, resumed.err
         assert name in resumed.err
-        assert content(ready) == expected
+        assert content_of(ready) == expected
         assert lexbeam("verify", ready).code == 0
 
     @pytest.fixture(scope="class")
@@ -128,7 +123,7 @@ class TestDamagedFiles:
     def test_a_file_damaged_while_the_job_runs_is_not_published(self, lexbeam, expected, tmp_path):
         extract = stages.extract
 
-        def damage_then(work: stages.Workspace, **options: Any) -> stages.Stage:
+        def damage_then(work: Workspace, **options: Any) -> stages.Stage:
             flip_a_byte(first(only_run(tmp_path), "topics/part-*.parquet"))
             return extract(work, **options)
 
@@ -139,7 +134,7 @@ class TestDamagedFiles:
         assert "topics/part-00000-of-00001.parquet is not as it was written" in result.err
         assert not (only_run(tmp_path) / "manifest.json").exists()
         assert lexbeam(*JOB, *SMALL_SPLITS, "--output", tmp_path).code == 0
-        assert content(only_run(tmp_path)) == expected
+        assert content_of(only_run(tmp_path)) == expected
 
     def test_a_damaged_checkpoint_of_the_lda_is_made_again(self, lexbeam, expected, tmp_path):
         options = ("--lda_execution", "distributed", "--lda_passes", "4")
@@ -149,7 +144,7 @@ class TestDamagedFiles:
         flip_a_byte(first(run, "model/lda/*.npy"))
         result = lexbeam(*JOB, *SMALL_SPLITS, "--output", tmp_path / "b", *options)
         assert result.code == 0, result.err
-        assert content(run) == content(only_run(tmp_path / "a"))
+        assert content_of(run) == content_of(only_run(tmp_path / "a"))
 
     def test_a_published_run_is_damaged(self, lexbeam, tmp_path):
         assert lexbeam(*JOB, "--output", tmp_path).code == 0
@@ -198,7 +193,7 @@ class TestDisks:
         assert done.out.split("\n") == ["full: 1", "larger: 0", ""], done.err
         assert "No space left on device" in done.err
         assert "resuming run" in done.err
-        assert content(only_run(kept)) == expected
+        assert content_of(only_run(kept)) == expected
 
     def test_a_disk_that_can_only_be_read(self, tmp_path):
         output = tmp_path / "out"
@@ -269,7 +264,7 @@ class TestSeveralJobs:
         assert codes in ([0, 0], [0, 2]), errors
         said = "".join(errors)
         assert "another process is working on run night" in said or "complete already" in said
-        assert content(only_run(tmp_path)) == expected
+        assert content_of(only_run(tmp_path)) == expected
 
     def test_two_runs_side_by_side(self, tmp_path, expected):
         jobs = []
@@ -281,7 +276,7 @@ class TestSeveralJobs:
             _, error = job.communicate(timeout=200)
             assert job.returncode == 0, error
         for name in ("a", "b"):
-            assert content(tmp_path / "runs" / name) == expected
+            assert content_of(tmp_path / "runs" / name) == expected
         created = {name: read_manifest(tmp_path / "runs" / name)["created"] for name in ("a", "b")}
         newest = max(created, key=lambda name: created[name])
         assert (tmp_path / "latest.json").read_text().count(f'"{newest}"') == 1

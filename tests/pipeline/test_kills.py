@@ -27,6 +27,7 @@ from lexbeam.models.encoder_backend import resolve_backend
 from tests.conftest import ROOT
 from tests.models.tiny_models import write_tiny_model
 from tests.pipeline.conftest import (
+    content_of,
     good_documents,
     only_run,
     read_dataset,
@@ -96,13 +97,6 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, error
 
 
-def content(run: Path) -> dict[str, str]:
-    """SHA-256 of every published file; the plan alone may differ, by its times."""
-    files = {entry["path"]: entry["sha256"] for entry in read_manifest(run)["files"]}
-    del files["plan.json"]
-    return files
-
-
 def processes_of(output: Path) -> list[psutil.Process]:
     """Every living process that works on the output."""
     found = []
@@ -129,7 +123,7 @@ def undisturbed(arguments, tmp_path_factory) -> tuple[dict[str, str], float]:
     began = time.monotonic()
     command = [sys.executable, "-m", "lexbeam.pipeline.cli", *arguments, "--quiet"]
     subprocess.run([*command, "--output", str(output)], check=True, timeout=LONGEST)
-    return content(only_run(output)), time.monotonic() - began
+    return content_of(only_run(output)), time.monotonic() - began
 
 
 def start_and_wait(
@@ -167,7 +161,7 @@ class TestKilledAtAnyMoment:
 
         code, error = finish(start(*command))
         assert code == 0, error
-        assert content(run) == expected
+        assert content_of(run) == expected
         assert lexbeam("verify", run).code == 0
         left = [path for path in run.rglob(".*") if path.name != ".lock"]
         assert not left
@@ -185,7 +179,7 @@ class TestKilledAtAnyMoment:
         assert code == 0, error
         assert "ended by SIGKILL" in error
         assert "resuming run" in error
-        assert content(only_run(tmp_path)) == undisturbed[0]
+        assert content_of(only_run(tmp_path)) == undisturbed[0]
 
     def test_a_job_ends_with_its_supervisor(self, start, arguments, tmp_path):
         process = start(*arguments, "--output", tmp_path)
@@ -303,4 +297,4 @@ def test_a_job_that_is_asked_to_end_can_be_resumed(start, arguments, undisturbed
     code, error = finish(start(*arguments, "--output", tmp_path))
     assert code == 0, error
     assert "resuming run" in error
-    assert content(only_run(tmp_path)) == undisturbed[0]
+    assert content_of(only_run(tmp_path)) == undisturbed[0]

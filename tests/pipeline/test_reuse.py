@@ -293,11 +293,12 @@ class TestWhatStandsAgainstIt:
 
     def test_an_earlier_run_that_is_removed_meanwhile(self, run, source, tmp_path, monkeypatch):
         from lexbeam.pipeline import stages
+        from lexbeam.pipeline.workspace import Workspace
 
         first = run("first", source)
         tokenize = stages.tokenize
 
-        def remove_then(work: stages.Workspace) -> stages.Stage:
+        def remove_then(work: Workspace) -> stages.Stage:
             shutil.rmtree(first)
             return tokenize(work)
 

@@ -15,6 +15,7 @@ from lexbeam.pipeline import stages
 from lexbeam.pipeline.options import JobConfig
 from lexbeam.pipeline.plan import Plan
 from lexbeam.pipeline.runs import RunDir
+from lexbeam.pipeline.workspace import Workspace
 from lexbeam.transforms import splits
 
 NUM_SPLITS = 1000
@@ -28,7 +29,7 @@ MAP_STAGES = {
 
 
 @pytest.fixture
-def work(tmp_path) -> stages.Workspace:
+def work(tmp_path) -> Workspace:
     config = JobConfig(
         input=splits.InputConfig(inputs=("in.jsonl",)),
         encoder=EncoderConfig(backend="torch", dtype="float32", device="cpu", pooling="mean"),
@@ -40,7 +41,7 @@ def work(tmp_path) -> stages.Workspace:
     spec = ModelSpec("m", tmp_path, "f", "bert", 8, 64, "mean", "", "")
     layout = splits.Layout(config.input, (source,), pieces)
     plan = Plan("run", "", config, layout, spec, "local", None, {})
-    return stages.Workspace(RunDir(str(tmp_path), "r"), plan)
+    return Workspace(RunDir(str(tmp_path), "r"), plan)
 
 
 def proto_of(stage: stages.Stage):

@@ -15,10 +15,10 @@ import pytest
 from lexbeam.models import counts, lda, schemas
 from lexbeam.models.config import LdaConfig
 from lexbeam.models.lda_warm_start import places_of_terms, topic_drift, warm_state
-from lexbeam.pipeline import stages
+from lexbeam.pipeline.workspace import Workspace
 from lexbeam.transforms.compare import KINDS, count_kinds
 from lexbeam.transforms.count import CountChange
-from tests.pipeline.conftest import read_dataset, read_manifest, write_jsonl
+from tests.pipeline.conftest import content_of, read_dataset, read_manifest, write_jsonl
 from tests.pipeline.test_reuse import document
 
 
@@ -26,13 +26,13 @@ from tests.pipeline.test_reuse import document
 def changes(monkeypatch: pytest.MonkeyPatch) -> list[CountChange | None]:
     """How each job has merged its counts."""
     found: list[CountChange | None] = []
-    change_of = stages.Workspace.count_change
+    change_of = Workspace.count_change
 
-    def spy(self: stages.Workspace) -> CountChange | None:
+    def spy(self: Workspace) -> CountChange | None:
         found.append(change_of(self))
         return found[-1]
 
-    monkeypatch.setattr(stages.Workspace, "count_change", spy)
+    monkeypatch.setattr(Workspace, "count_change", spy)
     return found
 
 
@@ -67,11 +67,8 @@ def fit(lexbeam, tmp_path):
 
 def model_files(run: Path) -> dict[str, str]:
     """SHA-256 of everything that was fitted, state included."""
-    return {
-        entry["path"]: entry["sha256"]
-        for entry in read_manifest(run)["files"]
-        if entry["path"].startswith(("model/", "terms/", "topics/"))
-    }
+    fitted = ("model/", "terms/", "topics/")
+    return {path: sha for path, sha in content_of(run).items() if path.startswith(fitted)}
 
 
 class TestState:
