@@ -242,8 +242,11 @@ def print_machine() -> None:
     """Multiply-adds a second of a large matrix product, on all cores."""
     import torch
 
+    from lexbeam.models.encoder_backend import cpu_has_bfloat16
+
     rates = []
-    for dtype in (torch.float32, torch.bfloat16):
+    # A processor without instructions for bfloat16 would take minutes.
+    for dtype in (torch.float32, torch.bfloat16) if cpu_has_bfloat16() else (torch.float32,):
         matrix = torch.ones(2048, 2048, dtype=dtype)
         seconds = []
         for _ in range(8):

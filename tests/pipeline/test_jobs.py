@@ -5,9 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import subprocess
-import sys
-import time
 from functools import partial
 from pathlib import Path
 
@@ -372,36 +369,6 @@ def test_a_source_that_changes_under_the_plan_is_named(lexbeam, tmp_path):
         result = lexbeam(*arguments)
     assert result.code == 2
     assert "in.jsonl" in result.err
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("stage", ["tokens", "counts", "documents"])
-def test_a_killed_job_is_resumed_with_the_same_output(lexbeam, sample_run, tmp_path, stage):
-    arguments = ["run", "--input", str(SAMPLE), "--output", str(tmp_path)]
-    arguments += ["--features", TEXT_FEATURES, "--num_topics", "6", "--split_size", "2K"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lexbeam.pipeline.cli", *arguments],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while not list(tmp_path.glob(f"runs/*/**/{stage}/**/*.parquet")):
-            assert process.poll() is None, "the job ended before it was killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-    finally:
-        process.kill()
-        process.wait()
-    assert not (tmp_path / "latest.json").exists()
-    result = lexbeam(*arguments)
-    assert result.code == 0, result.err
-    assert "resuming" in result.err
-    run = only_run(tmp_path)
-    same_rows(sample_run, run)
-    assert lexbeam("verify", run).code == 0
-    # The killed writer's temporary file is gone, too.
-    assert not [path for path in run.rglob(".*") if path.name != ".lock"]
 
 
 def test_an_output_folder_may_hold_glob_characters(lexbeam, tmp_path):
