@@ -47,7 +47,7 @@ test-slow: model
 test-kills: model
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m kills
 
-# The example under Airflow, which is installed for it.
+# The examples under cron, systemd and Airflow, which is installed for it.
 test-schedulers: $(INSTALLED)
 	$(BIN)/python -m pytest -m schedulers
 

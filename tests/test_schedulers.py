@@ -13,6 +13,8 @@ import pytest
 
 from tests.conftest import ROOT, skip_or_fail
 
+pytestmark = pytest.mark.schedulers
+
 NIGHTLY = ROOT / "examples" / "nightly"
 AIRFLOW = ROOT / "examples" / "airflow"
 # What cron and systemd give a job, and no more.
@@ -107,7 +109,6 @@ class TestNightly:
         assert_tonights_run(installed / "out" / "nightly")
 
 
-@pytest.mark.schedulers
 def test_airflow_as_its_readme_says(installed):
     """A real Airflow, in an environment of its own."""
     done = subprocess.run(

@@ -211,6 +211,7 @@ class TestIncremental:
         assert left["keywords_tfidf"].equals(right["keywords_tfidf"])
         assert summary(second)["compared"]["new"] == 6
 
+    @pytest.mark.slow
     def test_a_third_run_reuses_what_the_second_one_reused(self, run, tmp_path, encoded):
         source = write_jsonl(tmp_path / "in.jsonl", [document(i) for i in range(50)])
         run("first", source)

@@ -196,6 +196,7 @@ class TestWarmStart:
             assert len(tops[0] & tops[1]) >= 3, topic
         assert json.loads((first / "summary.json").read_text())["drift"] is None
 
+    @pytest.mark.slow
     def test_both_ways_give_the_same_bits(self, fit):
         documents = [document(i) for i in range(60)]
         fit("first", documents)
@@ -208,6 +209,7 @@ class TestWarmStart:
         anew = fit("anew", now)
         assert model_files(runs[0]) != model_files(anew)
 
+    @pytest.mark.slow
     def test_a_job_that_stops_goes_on_from_the_same_start(self, fit, lexbeam, tmp_path):
         from lexbeam.transforms.topic_files import TopicFiles
 
