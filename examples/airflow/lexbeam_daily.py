@@ -28,15 +28,16 @@ FINAL_EXIT_CODES = (2, 3)
 def lexbeam(*arguments: str) -> None:
     """Run a command, its output in the task's log; raises where it fails."""
     command = [os.environ["LEXBEAM"], *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        for line in process.stdout:
-            print(line, end="")
-    finally:
-        # Where Airflow ends the task the job is asked to end; it can be resumed.
-        if process.poll() is None:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            for line in process.stdout:
+                print(line, end="")
+        except BaseException:
+            # Where Airflow ends the task the job is asked to end; it can be resumed.
             process.terminate()
-        code = process.wait()
+            raise
+    code = process.returncode
     if code in FINAL_EXIT_CODES:
         raise AirflowFailException(f"{shlex.join(command)} ended with {code}")
     if code:

@@ -17,13 +17,15 @@ from tests.pipeline.conftest import (
     write_jsonl,
 )
 
+BROKEN = {"invalid-json": '{"id": "broken", "text": ', "empty-text": '{"id": "empty", "text": ""}'}
+
 
 @pytest.fixture
 def failed(lexbeam, tmp_path) -> Path:
     """A run over two files, one of which has a broken line and an empty text."""
     write_jsonl(tmp_path / "in" / "good.jsonl", [{"id": "x", "text": ORBIT}, {"text": TEA}])
     lines = [json.dumps(entry, ensure_ascii=False) for entry in good_documents()]
-    lines[1:1] = ['{"id": "broken", "text": ', '{"id": "empty", "text": ""}']
+    lines[1:1] = BROKEN.values()
     lines.append(json.dumps({"text": ORBIT + " A document without an id."}))
     (tmp_path / "in" / "bad.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     arguments = ["run", "--input", tmp_path / "in", "--output", tmp_path / "out", "--run_id", "r"]
@@ -42,11 +44,7 @@ def mend(run: Path, replacements: dict[str, str]) -> None:
         row = by_type[error_type]
         path = run.parent.parent.parent / "in" / row["source"]
         data = path.read_bytes()
-        if error_type == "invalid-json":
-            old = b'{"id": "broken", "text": '
-        else:
-            old = b'{"id": "empty", "text": ""}'
-        assert data.index(old) >= 0
+        old = BROKEN[error_type].encode()
         start = data.index(old)
         mended = json.dumps({"id": row["doc_id"] or "broken", "text": text}, ensure_ascii=False)
         path.write_bytes(data[:start] + mended.encode() + data[start + len(old) :])
@@ -59,9 +57,7 @@ def documents(run: Path) -> dict[str, dict[str, Any]]:
 def test_errors_say_where_the_document_stands(failed, tmp_path):
     for row in read_dataset(failed, "errors").to_pylist():
         data = (tmp_path / "in" / row["source"]).read_bytes()
-        assert data[row["position"] :].startswith(
-            b'{"id": "broken"' if row["error_type"] == "invalid-json" else b'{"id": "empty"'
-        )
+        assert data[row["position"] :].startswith(BROKEN[row["error_type"]].encode())
 
 
 def test_what_was_mended_makes_a_run_of_its_own(lexbeam, failed, tmp_path):
