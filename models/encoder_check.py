@@ -32,11 +32,8 @@ def check_model_files(spec: ModelSpec) -> None:
 
 
 def _check_tokenizer(spec: ModelSpec) -> None:
-    if not (spec.directory / "tokenizer.json").is_file():
-        return
-    from tokenizers import Tokenizer
+    # Others need transformers, which takes seconds.
+    if (spec.directory / "tokenizer.json").is_file():
+        from lexbeam.models.encoder_windows import load_tokenizer
 
-    try:
-        Tokenizer.from_file(str(spec.directory / "tokenizer.json"))
-    except Exception as error:  # tokenizers raises plain Exception
-        raise damaged(spec.directory, "tokenizer.json", str(error)) from error
+        load_tokenizer(spec)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,7 +76,7 @@ class TextTokenizer:
     """
 
     def __init__(self, spec: ModelSpec) -> None:
-        self._tokenizer = _load_tokenizer(spec)
+        self._tokenizer = load_tokenizer(spec)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.prefix = spec.document_prefix
@@ -123,8 +124,13 @@ class TextTokenizer:
         return TokenizedText(ids[:first], ids[first:], shifted[first:, 0], shifted[first:, 1])
 
 
-def _load_tokenizer(spec: ModelSpec) -> Tokenizer:
-    """The tokenizer of tokenizer.json, or one that transformers makes of older files."""
+@lru_cache(maxsize=1)
+def load_tokenizer(spec: ModelSpec) -> Tokenizer:
+    """The tokenizer of tokenizer.json, or one that transformers makes of older files.
+
+    Loaded once for what checks the model and what encodes with it: that takes most of a second.
+    Raises ModelError where it cannot be read.
+    """
     from tokenizers import Tokenizer
 
     path = spec.directory / "tokenizer.json"

@@ -31,7 +31,7 @@ from lexbeam.transforms.lda_passes import distributed_fit
 from lexbeam.transforms.part_files import PartFolder
 from lexbeam.transforms.parts import ReadSplits, SplitWork, WriteParts
 from lexbeam.transforms.text_index import IndexTexts
-from lexbeam.transforms.tokenize import SplitSource, TokenizeDocuments
+from lexbeam.transforms.tokenize import TokenizeDocuments
 from lexbeam.transforms.topic_files import TopicFiles
 
 Build = Callable[[beam.Pipeline], object]
@@ -89,7 +89,6 @@ def _map(name: str, splits: MapOfSplits) -> Stage:
 
 def tokenize(work: Workspace) -> Stage:
     """Read, detect the language, segment."""
-    source = SplitSource(work.run.plan, work.keep_columns, died=work.died)
     config, keep_columns = work.plan.config.text, work.keep_columns
     rows = work.token_rows()
 
@@ -102,7 +101,7 @@ def tokenize(work: Workspace) -> Stage:
             | "WriteTokens" >> WriteParts(tokens, work.tokens_schema, "tokenize")
         )
 
-    splits = work.splits("tokenize", source, work.tokens, earlier=work.earlier_tokens)
+    splits = work.splits("tokenize", work.input_source(), work.tokens, earlier=work.earlier_tokens)
     return _map("tokenize", MapOfSplits(splits, build))
 
 

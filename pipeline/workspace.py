@@ -25,7 +25,7 @@ from lexbeam.transforms.extract import ExtractConfig
 from lexbeam.transforms.part_files import BlockSource, Columns, PartFolder, ZippedParts
 from lexbeam.transforms.parts import SplitWork
 from lexbeam.transforms.text_index import index_folder
-from lexbeam.transforms.tokenize import TEXT_COLUMNS
+from lexbeam.transforms.tokenize import TEXT_COLUMNS, SplitSource
 
 
 @dataclass(frozen=True)
@@ -212,6 +212,10 @@ class Workspace:
     def tokens_schema(self) -> pa.Schema:
         """Schema of the tokens parts."""
         return schemas.tokens_schema(self.keep_columns)
+
+    def input_source(self) -> SplitSource:
+        """The documents of the input."""
+        return SplitSource(self.run.plan, self.keep_columns, died=self.died)
 
     def token_columns(self, *names: str) -> ZippedParts:
         """Some columns of the tokens parts, with the dropped rows marked."""

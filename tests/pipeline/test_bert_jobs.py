@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from lexbeam.models import catalogue, encoder, encoder_backend
-from lexbeam.pipeline import stages
+from lexbeam.pipeline import workspace
 from lexbeam.transforms import part_files
 from tests.conftest import ROOT, skip_or_fail
 from tests.models.tiny_models import DIMENSIONS, write_tiny_model
@@ -71,7 +71,7 @@ def test_every_document_has_an_embedding_of_length_one(run_tiny, lexbeam):
 
 def test_split_and_block_sizes_move_embeddings_by_less_than_1e_5(run_tiny, monkeypatch):
     whole = run_tiny("whole", "--input", SAMPLE)
-    monkeypatch.setattr(stages, "ZippedParts", partial(part_files.ZippedParts, block_rows=3))
+    monkeypatch.setattr(workspace, "ZippedParts", partial(part_files.ZippedParts, block_rows=3))
     cut = run_tiny("cut", "--input", SAMPLE, "--split_size", "5K", "--max_batch_tokens", "128")
     assert np.abs(embeddings_of(whole) - embeddings_of(cut)).max() < 1e-5
     left, right = (read_dataset(run, "documents") for run in (whole, cut))

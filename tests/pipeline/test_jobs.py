@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lexbeam.models import schemas
-from lexbeam.pipeline import publish, stages
+from lexbeam.pipeline import publish, stages, workspace
 from lexbeam.transforms import part_files, tokenize
 from tests.conftest import ROOT
 from tests.pipeline.conftest import (
@@ -138,7 +138,7 @@ def test_verify_finds_each_kind_of_damage(lexbeam, sample_run, tmp_path):
 @pytest.mark.parametrize("block_rows", [1, 7, 512])
 def test_the_block_size_does_not_show(lexbeam, sample_run, tmp_path, monkeypatch, block_rows):
     for kind in (tokenize.SplitSource, part_files.ZippedParts):
-        monkeypatch.setattr(stages, kind.__name__, partial(kind, block_rows=block_rows))
+        monkeypatch.setattr(workspace, kind.__name__, partial(kind, block_rows=block_rows))
     result = lexbeam(
         "run", "--input", SAMPLE, "--output", tmp_path, "--features", TEXT_FEATURES,
         "--num_topics", "6",

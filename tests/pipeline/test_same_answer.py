@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lexbeam.models.tokens import Tokenizer
-from lexbeam.pipeline import stages
+from lexbeam.pipeline import workspace
 from lexbeam.transforms import count, extract, map_blocks, part_files, tokenize
 from tests.pipeline.conftest import (
     TEXT_FEATURES,
@@ -68,7 +68,7 @@ def files_of(run: Path, dataset: str) -> dict[str, bytes]:
 
 def set_block_rows(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     for kind in (tokenize.SplitSource, part_files.ZippedParts):
-        monkeypatch.setattr(stages, kind.__name__, partial(kind, block_rows=rows))
+        monkeypatch.setattr(workspace, kind.__name__, partial(kind, block_rows=rows))
 
 
 def set_threads(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
