@@ -26,11 +26,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+Documents = list[dict[str, Any]]
 EXACT = ("terms", "topics")
 EXACT_COLUMNS = ("doc_id", "text_sha256", "keywords_tfidf", "keywords_textrank", "topics")
 
 
-def documents_of(paths: list[Path], limit: int | None, seed: int) -> list[dict[str, Any]]:
+def documents_of(paths: list[Path], limit: int | None, seed: int) -> Documents:
     """The documents of the files, shuffled, with ids of their own."""
     documents = []
     for path in paths:
@@ -43,20 +44,23 @@ def documents_of(paths: list[Path], limit: int | None, seed: int) -> list[dict[s
     return documents[:limit]
 
 
-def today(documents: list[dict[str, Any]], share: float, seed: int) -> list[dict[str, Any]]:
-    """The corpus of today: half of the share changed, half new; as many removed as are new."""
-    chance = random.Random(seed)
-    count = max(2, round(share * len(documents)))
-    chosen = chance.sample(range(len(documents)), count)
-    found = [dict(document) for document in documents]
-    for row in chosen[: count // 2]:
-        found[row]["text"] += f" Changed today, in row {row}."
-    for row in chosen[count // 2 :]:
-        found[row] = {"id": f"new-{row}", "text": f"New {row}. {documents[row]['text'][::-1]}"}
-    return found
+def two_days(documents: Documents, share: float, seed: int) -> tuple[Documents, Documents]:
+    """The corpora of yesterday and of today.
+
+    Of today's documents half of the share are changed and half new; as many were removed.
+    """
+    count = max(1, round(share * len(documents) / 2))
+    yesterday, new = documents[:-count], documents[-count:]
+    chosen = random.Random(seed).sample(range(len(yesterday)), 2 * count)
+    today = [dict(document) for document in yesterday]
+    for row in chosen[:count]:
+        today[row]["text"] += f" Changed today, in row {row}."
+    for row, document in zip(chosen[count:], new, strict=True):
+        today[row] = document
+    return yesterday, today
 
 
-def write(path: Path, documents: list[dict[str, Any]]) -> Path:
+def write(path: Path, documents: Documents) -> Path:
     """A JSONL file."""
     lines = (json.dumps(document, ensure_ascii=False) for document in documents)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -129,12 +133,13 @@ def main() -> None:
 def compare(options: argparse.Namespace, folder: Path) -> None:
     """All jobs, in a folder of their own."""
     documents = documents_of(options.input, options.limit, options.seed)
-    source = write(folder / "corpus.jsonl", documents)
+    yesterday, today = two_days(documents, options.changed, options.seed)
+    source = write(folder / "corpus.jsonl", yesterday)
     output = folder / "out"
     common = ["--input", str(source), "--split_size", options.split_size, *options.options]
     fit = ["--num_topics", str(options.num_topics)]
     seconds_of(["run", *common, *fit, "--output", str(output), "--run_id", "yesterday"])
-    write(source, today(documents, options.changed, options.seed))
+    write(source, today)
     model = ["--model", str(output / "runs" / "yesterday")]
     text = ["--features", "tfidf,textrank,lda", "--reuse", "none"]
     jobs = {
@@ -144,7 +149,7 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
         "transform, all anew": ["transform", *common, *model, "--reuse", "none"],
         "transform, with reuse": ["transform", *common, *model, "--reuse", "yesterday"],
     }
-    print(f"{len(documents):,} documents, {options.changed:.1%} new or changed")
+    print(f"{len(today):,} documents, {options.changed:.1%} new or changed")
     seconds = {}
     for name, arguments in jobs.items():
         found = measure(arguments, output, name.replace(", ", "-").replace(" ", "-"), options.runs)

@@ -260,13 +260,11 @@ def test_a_peer_that_is_not_installed_is_named(script_module, monkeypatch):
         peers.require_peers(["jieba_tfidf", "yake"])
 
 
-def test_the_corpus_of_today(script_module):
+def test_the_corpora_of_two_days(script_module):
     reuse = script_module("reuse")
-    before = [{"id": f"d{number}", "text": f"Text {number}."} for number in range(200)]
-    now = reuse.today(before, 0.05, seed=3)
-    was = {document["id"]: document["text"] for document in before}
-    changed = [row for row in now if row["id"] in was and row["text"] != was[row["id"]]]
-    new = [row for row in now if row["id"] not in was]
-    assert (len(now), len(changed), len(new)) == (200, 5, 5)
-    assert not {row["text"] for row in new} & set(was.values())
-    assert before == [{"id": f"d{number}", "text": f"Text {number}."} for number in range(200)]
+    documents = [{"id": f"d{number}", "text": f"Text {number}."} for number in range(205)]
+    yesterday, today = reuse.two_days(documents, 0.05, seed=3)
+    was, now = ({row["id"]: row["text"] for row in day} for day in (yesterday, today))
+    assert (len(was), len(now), len(now.keys() - was.keys())) == (200, 200, 5)
+    assert sum(was[name] != now[name] for name in was.keys() & now.keys()) == 5
+    assert all(row["text"] == f"Text {row['id'][1:]}." for row in yesterday)
