@@ -17,7 +17,7 @@ import pyarrow as pa
 from lexbeam.transforms import checksums, storage
 from lexbeam.transforms.duplicates import Places, by_partition, places_of
 from lexbeam.transforms.part_files import PartFolder, open_part, read_arrow, read_part, write_arrow
-from lexbeam.transforms.parts import GroupByPartition, ListIndices
+from lexbeam.transforms.parts import GroupByNumber, ListIndices
 from lexbeam.transforms.published import PublishedRun
 from lexbeam.transforms.text_index import half_hashes
 
@@ -144,9 +144,10 @@ class KeepIds(beam.PTransform):  # type: ignore[misc]
         self._folder = folder
 
     def expand(self, pbegin: beam.pvalue.PBegin) -> beam.PCollection:
+        partitions = pbegin | "AllPartitions" >> ListIndices(_NUM_PARTITIONS)
         return (
-            _read(pbegin, "Now", self._corpus, is_now=True)
-            | "GroupByHash" >> GroupByPartition(_NUM_PARTITIONS)
+            (_read(pbegin, "Now", self._corpus, is_now=True), partitions)
+            | "GroupByHash" >> GroupByNumber()
             | "WriteIds" >> beam.ParDo(WriteIdsDoFn(self._folder))
         )
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 from apache_beam.metrics import Metrics
 
 from lexbeam.transforms.part_files import PartFolder, open_part, write_part
-from lexbeam.transforms.parts import ListIndices
+from lexbeam.transforms.parts import GroupByNumber, ListIndices
 
 DROPPED = pa.schema(
     [("row", pa.int64()), ("first_source", pa.string()), ("first_position", pa.int64())]
@@ -181,7 +181,6 @@ class DropDuplicateIds(beam.PTransform):  # type: ignore[misc]
     def expand(self, pbegin: beam.pvalue.PBegin) -> beam.PCollection:
         by_number = tuple[int, bytes]
         all_splits = pbegin | "AllSplits" >> ListIndices(self._tokens.num_parts)
-        empty = all_splits | "NoneDropped" >> beam.Map(_none_dropped).with_output_types(by_number)
         found = (
             all_splits
             | "ReadIds" >> beam.ParDo(ReadIdsDoFn(self._tokens)).with_output_types(by_number)
@@ -189,12 +188,7 @@ class DropDuplicateIds(beam.PTransform):  # type: ignore[misc]
             | "FindDuplicates" >> beam.ParDo(FindDuplicatesDoFn()).with_output_types(by_number)
         )
         return (
-            (empty, found)
-            | "Flatten" >> beam.Flatten()
-            | "GroupBySplit" >> beam.GroupByKey()
+            (found, all_splits)
+            | "GroupBySplit" >> GroupByNumber()
             | "WriteDropped" >> beam.ParDo(WriteDroppedDoFn(self._tokens, self._dropped))
         )
-
-
-def _none_dropped(split: int) -> tuple[int, bytes]:
-    return split, b""

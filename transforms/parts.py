@@ -254,18 +254,14 @@ def _indices(count: int) -> Iterable[int]:
     return range(count)
 
 
-class GroupByPartition(beam.PTransform):  # type: ignore[misc]
-    """Bytes by the number of their partition; a partition of which there are none comes as well."""
+class GroupByNumber(beam.PTransform):  # type: ignore[misc]
+    """Of (bytes by number, all numbers) the bytes of each number; b"" where there are none."""
 
-    def __init__(self, count: int) -> None:
-        super().__init__()
-        self._count = count
-
-    def expand(self, keyed: beam.PCollection) -> beam.PCollection:
-        every = beam.Map(_nothing).with_output_types(tuple[int, bytes])
-        partitions = keyed.pipeline | "AllPartitions" >> ListIndices(self._count) | "Empty" >> every
-        return (keyed, partitions) | "Flatten" >> beam.Flatten() | "GroupByKey" >> beam.GroupByKey()
+    def expand(self, inputs: tuple[beam.PCollection, beam.PCollection]) -> beam.PCollection:
+        keyed, numbers = inputs
+        empty = numbers | "Empty" >> beam.Map(_nothing).with_output_types(tuple[int, bytes])
+        return (keyed, empty) | "Flatten" >> beam.Flatten() | "GroupByKey" >> beam.GroupByKey()
 
 
-def _nothing(partition: int) -> tuple[int, bytes]:
-    return partition, b""
+def _nothing(number: int) -> tuple[int, bytes]:
+    return number, b""

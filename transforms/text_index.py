@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from lexbeam.transforms.duplicates import PLACES, Places, by_partition, places_of
 from lexbeam.transforms.part_files import PartFolder, open_part, read_arrow, read_part, write_arrow
-from lexbeam.transforms.parts import GroupByPartition, ListIndices
+from lexbeam.transforms.parts import GroupByNumber, ListIndices
 from lexbeam.transforms.published import PublishedRun
 
 NUM_PARTITIONS = 16
@@ -98,11 +98,15 @@ class IndexTexts(beam.PTransform):  # type: ignore[misc]
 
     def expand(self, pbegin: beam.pvalue.PBegin) -> beam.PCollection:
         read = beam.ParDo(ReadTextsDoFn(self._tokens, self._dropped))
-        return (
+        partitions = pbegin | "AllPartitions" >> ListIndices(NUM_PARTITIONS)
+        found = (
             pbegin
             | "AllSplits" >> ListIndices(self._tokens.num_parts)
             | "ReadTexts" >> read.with_output_types(tuple[int, bytes])
-            | "GroupByHash" >> GroupByPartition(NUM_PARTITIONS)
+        )
+        return (
+            (found, partitions)
+            | "GroupByHash" >> GroupByNumber()
             | "WriteIndex" >> beam.ParDo(WriteIndexDoFn(self._index))
         )
 
