@@ -77,8 +77,6 @@ class TextTokenizer:
 
     def __init__(self, spec: ModelSpec) -> None:
         self._tokenizer = load_tokenizer(spec)
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
         self.prefix = spec.document_prefix
         self.opening, self.closing = self._special_ids(spec)
         self.pad_id = self._pad_id(spec)
@@ -128,23 +126,27 @@ class TextTokenizer:
 def load_tokenizer(spec: ModelSpec) -> Tokenizer:
     """The tokenizer of tokenizer.json, or one that transformers makes of older files.
 
-    Loaded once for what checks the model and what encodes with it: that takes most of a second.
-    Raises ModelError where it cannot be read.
+    It neither truncates nor pads. Loaded once for what checks the model and what encodes with it:
+    that takes most of a second. Raises ModelError where it cannot be read.
     """
     from tokenizers import Tokenizer
 
     path = spec.directory / "tokenizer.json"
     try:
         if path.is_file():
-            return Tokenizer.from_file(str(path))
-        from transformers import AutoTokenizer
+            tokenizer = Tokenizer.from_file(str(path))
+        else:
+            from transformers import AutoTokenizer
 
-        made: Any = AutoTokenizer.from_pretrained(
-            spec.directory, use_fast=True, local_files_only=True, trust_remote_code=False
-        )
-        return Tokenizer.from_str(made.backend_tokenizer.to_str())
+            made: Any = AutoTokenizer.from_pretrained(
+                spec.directory, use_fast=True, local_files_only=True, trust_remote_code=False
+            )
+            tokenizer = Tokenizer.from_str(made.backend_tokenizer.to_str())
     except Exception as error:  # the Rust library raises bare Exception
         raise damaged(spec.directory, path.name, str(error)) from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def cut_windows(
