@@ -15,31 +15,28 @@ import json
 import random
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
-from typing import Any
 
+import memory
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from end_to_end import seconds_of
 
-Documents = list[dict[str, Any]]
+Documents = list[memory.Document]
 EXACT = ("terms", "topics")
 EXACT_COLUMNS = ("doc_id", "text_sha256", "keywords_tfidf", "keywords_textrank", "topics")
 
 
 def documents_of(paths: list[Path], limit: int | None, seed: int) -> Documents:
     """The documents of the files, shuffled, with ids of their own."""
-    documents = []
-    for path in paths:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
-            value = json.loads(line)
-            title = value.get("title")
-            text = f"{title}\n{value['text']}" if title else value["text"]
-            documents.append({"id": f"{path.stem}-{number}", "text": text})
+    documents = [
+        {"id": f"{path.stem}-{number}", "text": text}
+        for path in paths
+        for number, text in enumerate(memory.contents_of(path))
+    ]
     random.Random(seed).shuffle(documents)
     return documents[:limit]
 
@@ -60,19 +57,9 @@ def two_days(documents: Documents, share: float, seed: int) -> tuple[Documents, 
     return yesterday, today
 
 
-def write(path: Path, documents: Documents) -> Path:
-    """A JSONL file."""
-    lines = (json.dumps(document, ensure_ascii=False) for document in documents)
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
-
-
-def seconds_of(arguments: list[str]) -> float:
+def lexbeam_seconds(*arguments: str) -> float:
     """Wall seconds of one lexbeam command; raises CalledProcessError where it fails."""
-    began = time.perf_counter()
-    command = [sys.executable, "-m", "lexbeam.pipeline.cli", *arguments]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    return time.perf_counter() - began
+    return seconds_of([sys.executable, "-m", "lexbeam.pipeline.cli", *arguments])
 
 
 def stage_seconds(run: Path, name: str) -> float:
@@ -107,7 +94,7 @@ def measure(arguments: list[str], output: Path, name: str, runs: int) -> list[fl
     found = []
     for _ in range(runs):
         shutil.rmtree(output / "runs" / name, ignore_errors=True)
-        found.append(seconds_of([*arguments, "--output", str(output), "--run_id", name]))
+        found.append(lexbeam_seconds(*arguments, "--output", str(output), "--run_id", name))
     return found
 
 
@@ -134,12 +121,12 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
     """All jobs, in a folder of their own."""
     documents = documents_of(options.input, options.limit, options.seed)
     yesterday, today = two_days(documents, options.changed, options.seed)
-    source = write(folder / "corpus.jsonl", yesterday)
-    output = folder / "out"
+    source, output = folder / "corpus.jsonl", folder / "out"
+    memory.write_corpus(source, iter(yesterday), len(yesterday))
     common = ["--input", str(source), "--split_size", options.split_size, *options.options]
     fit = ["--num_topics", str(options.num_topics)]
-    seconds_of(["run", *common, *fit, "--output", str(output), "--run_id", "yesterday"])
-    write(source, today)
+    lexbeam_seconds("run", *common, *fit, "--output", str(output), "--run_id", "yesterday")
+    memory.write_corpus(source, iter(today), len(today))
     model = ["--model", str(output / "runs" / "yesterday")]
     text = ["--features", "tfidf,textrank,lda", "--reuse", "none"]
     jobs = {

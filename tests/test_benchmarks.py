@@ -44,7 +44,10 @@ def script_module() -> Iterator[Callable[[str], ModuleType]]:
         spec.loader.exec_module(module)
         return module
 
+    # As Python does for a script: they import one another.
+    sys.path.insert(0, str(ROOT / "benchmarks"))
     yield load
+    sys.path.remove(str(ROOT / "benchmarks"))
     for name in loaded:
         del sys.modules[name]
 
