@@ -149,24 +149,30 @@ class TestKilledAtAnyMoment:
         expected, seconds = undisturbed
         chance = random.Random(seed)
         output = tmp_path / "out"
-        command = [*arguments, "--output", output, "--run_id", "night"]
+        # Every second job has a name; the others are found by what they do.
+        name = ["--run_id", "night"] if seed % 2 else []
+        command = [*arguments, "--output", output, *name]
         process, victims = start_and_wait(start, command, chance, seconds)
         # The supervisor, the job, or both at once.
         for victim in chance.sample(victims, chance.randint(1, len(victims))):
             victim.kill()
         finish(process)
         wait_until(lambda: not processes_of(output), 10)
-        run = output / "runs" / "night"
-        assert (run / "manifest.json").exists() or not (output / "latest.json").exists()
+        num_done = len(list(output.glob("runs/*/_SUCCESS")))
+        assert list(output.glob("runs/*/manifest.json")) or not (output / "latest.json").exists()
 
         code, error = finish(start(*command))
         assert code == 0, error
-        assert content_of(run) == expected
-        assert lexbeam("verify", run).code == 0
-        left = [path for path in run.rglob(".*") if path.name != ".lock"]
-        assert not left
-        assert not (run / "intermediate").exists()
-        assert json.loads((output / "latest.json").read_text()) == {"run_id": "night"}
+        runs = sorted((output / "runs").iterdir())
+        # Where the first job was through all the same, one without a name is a new one.
+        assert len(runs) == (1 if name else 1 + num_done)
+        for run in runs:
+            assert content_of(run) == expected
+            assert lexbeam("verify", run).code == 0
+            left = [path for path in run.rglob(".*") if path.name != ".lock"]
+            assert not left
+            assert not (run / "intermediate").exists()
+        assert json.loads((output / "latest.json").read_text()) == {"run_id": run.name}
 
     def test_a_job_that_is_killed_alone_goes_on_by_itself(
         self, start, arguments, undisturbed, tmp_path
@@ -214,6 +220,21 @@ def deadly_documents(*stages: str) -> list[dict[str, str]]:
 
 
 class TestDeadlyDocuments:
+    @pytest.fixture
+    def job(self, start, tmp_path) -> Callable[..., tuple[Path, str]]:
+        """`job(command, documents, deadly, *options)`: the run, and what was said meanwhile."""
+
+        def work(
+            command: str, documents: list[dict[str, str]], deadly: dict[str, str], *options: str
+        ) -> tuple[Path, str]:
+            source = write_jsonl(tmp_path / "in.jsonl", documents)
+            places = ("--input", source, "--output", tmp_path / "out")
+            code, error = finish(start(command, *places, *options, **poison(deadly)))
+            assert code == 0, error
+            return only_run(tmp_path / "out"), error
+
+        return work
+
     @pytest.mark.parametrize(
         ("deadly", "features"),
         [
@@ -223,20 +244,14 @@ class TestDeadlyDocuments:
         ],
         ids=["tokenize and count", "bow and extract", "encode"],
     )
-    def test_they_go_to_errors_and_the_others_come_out(
-        self, start, lexbeam, tmp_path, tiny, deadly, features
-    ):
+    def test_they_go_to_errors_and_the_others_come_out(self, job, lexbeam, tiny, deadly, features):
         # Both documents die where there is one stage.
         stages = [*deadly, *deadly][:2]
-        source = write_jsonl(tmp_path / "in.jsonl", deadly_documents(*stages))
-        process = start(
-            "run", "--input", source, "--output", tmp_path / "out", "--features", features,
+        run, _ = job(
+            "run", deadly_documents(*stages), deadly, "--features", features,
             "--model_id", tiny, "--max_seq_length", "64", "--dtype", "float32",
-            "--split_size", "6K", "--min_df", "1", **poison(deadly),
+            "--split_size", "6K", "--min_df", "1",
         )  # fmt: skip
-        code, error = finish(process)
-        assert code == 0, error
-        run = only_run(tmp_path / "out")
         errors = read_dataset(run, "errors").to_pylist()
         assert [row["doc_id"] for row in errors] == ["d11", "d30"]
         for row, stage in zip(errors, stages, strict=True):
@@ -246,40 +261,29 @@ class TestDeadlyDocuments:
         assert kept == [f"d{i}" for i in range(40) if i not in (11, 30)]
         assert lexbeam("verify", run).code == 0
 
-    def test_in_the_bags_of_words_of_a_fit(self, start, tmp_path):
-        source = write_jsonl(tmp_path / "in.jsonl", deadly_documents("bow")[:20])
-        process = start(
-            "fit", "--input", source, "--output", tmp_path / "out", "--features", "tfidf",
-            "--min_df", "1", **poison({"bow": "SIGSEGV"}),
-        )  # fmt: skip
-        code, error = finish(process)
-        assert code == 0, error
-        totals = read_manifest(only_run(tmp_path / "out"))["totals"]
+    def test_in_the_bags_of_words_of_a_fit(self, job):
+        deadly, options = {"bow": "SIGSEGV"}, ("--features", "tfidf", "--min_df", "1")
+        run, _ = job("fit", deadly_documents("bow")[:20], deadly, *options)
+        totals = read_manifest(run)["totals"]
         assert (totals["documents_counted"], totals["documents_rejected"]) == (19, 1)
 
-    def test_in_worker_processes(self, start, tmp_path):
-        source = write_jsonl(tmp_path / "in.jsonl", deadly_documents("tokenize", "tokenize"))
-        process = start(
-            "fit", "--input", source, "--output", tmp_path / "out", "--features", "tfidf",
+    def test_in_worker_processes(self, job):
+        documents = deadly_documents("tokenize", "tokenize")
+        run, said = job(
+            "fit", documents, {"tokenize": "SIGSEGV"}, "--features", "tfidf",
             "--direct_running_mode", "multi_processing", "--direct_num_workers", "2",
-            "--reuse_store", "off", **poison({"tokenize": "SIGSEGV"}),
+            "--reuse_store", "off",
         )  # fmt: skip
-        code, error = finish(process)
-        assert code == 0, error
-        assert "a worker process died in stage tokenize" in error
-        errors = read_dataset(only_run(tmp_path / "out"), "errors").to_pylist()
+        assert "a worker process died in stage tokenize" in said
+        errors = read_dataset(run, "errors").to_pylist()
         assert [row["doc_id"] for row in errors] == ["d11", "d30"]
+        assert read_manifest(run)["totals"]["documents_counted"] == 38
 
-    def test_documents_that_hang(self, start, tmp_path):
-        source = write_jsonl(tmp_path / "in.jsonl", deadly_documents("extract")[:20])
-        process = start(
-            "run", "--input", source, "--output", tmp_path / "out", "--features", "tfidf",
-            "--stall_timeout", "6", **poison({"extract": "hang"}),
-        )  # fmt: skip
-        code, error = finish(process)
-        assert code == 0, error
-        assert "made no progress in stage extract" in error
-        errors = read_dataset(only_run(tmp_path / "out"), "errors").to_pylist()
+    def test_documents_that_hang(self, job):
+        deadly, options = {"extract": "hang"}, ("--features", "tfidf", "--stall_timeout", "6")
+        run, said = job("run", deadly_documents("extract")[:20], deadly, *options)
+        assert "made no progress in stage extract" in said
+        errors = read_dataset(run, "errors").to_pylist()
         assert [row["doc_id"] for row in errors] == ["d11"]
         assert "no progress" in errors[0]["message"]
 
