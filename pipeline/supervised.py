@@ -35,6 +35,8 @@ def begin() -> None:
     os.set_inheritable(pipe, False)
     threading.Thread(target=_end_with, args=(pipe,), daemon=True).start()
     threading.excepthook = _on_thread_exception
+    # Only the supervisor sends it. Ignored is what a shell's `command &` hands down.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _end_with(pipe: int) -> None:

@@ -74,14 +74,17 @@ Start = Callable[..., subprocess.Popen[str]]
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """`start(*arguments, **environment)`: the command line in a process of its own."""
+    """The command line in a process of its own; `on_interrupt`: what SIGINT does to it at first."""
     started = []
 
-    def run(*arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
+    def run(
+        *arguments: str | Path, on_interrupt: signal.Handlers = signal.SIG_DFL, **environment: str
+    ) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "lexbeam.pipeline.cli", *map(str, arguments)]
         process = subprocess.Popen(
-            command, env=os.environ | environment, text=True, stderr=subprocess.PIPE
-        )
+            command, env=os.environ | environment, text=True, stderr=subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, on_interrupt),
+        )  # fmt: skip
         started.append(process)
         return process
 
@@ -288,9 +291,15 @@ class TestDeadlyDocuments:
         assert "no progress" in errors[0]["message"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_job_that_is_asked_to_end_can_be_resumed(start, arguments, undisturbed, tmp_path, number):
-    process = start(*arguments, "--output", tmp_path)
+@pytest.mark.parametrize(
+    ("number", "on_interrupt"),
+    [(signal.SIGINT, signal.SIG_DFL), (signal.SIGTERM, signal.SIG_IGN)],
+    ids=["ctrl-c", "terminated-in-the-background"],
+)
+def test_a_job_that_is_asked_to_end_can_be_resumed(
+    start, arguments, undisturbed, tmp_path, number, on_interrupt
+):
+    process = start(*arguments, "--output", tmp_path, on_interrupt=on_interrupt)
     wait_until(lambda: list(tmp_path.glob("runs/*/reuse/tokens/*.parquet")))
     process.send_signal(number)
     code, error = finish(process)
