@@ -39,6 +39,7 @@ def main_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, text in JOBS.items():
         commands.add_parser(name, help=text, add_help=False)
+    commands.add_parser("worker-pool", help="Beam workers on this host", add_help=False)
     commands.add_parser("evaluate", help="score a run's keywords against gold", add_help=False)
     verify = commands.add_parser("verify", help="check a run's files against its manifest")
     verify.add_argument("run", metavar="RUN", help="OUT/runs/RUN_ID, or OUT for its latest run")
@@ -97,6 +98,10 @@ def _dispatch(arguments: list[str], *, supervise: bool) -> int:
         return run_job(arguments[0], arguments[1:], supervise=supervise)
     if arguments and arguments[0] == "evaluate":
         return _evaluate(arguments[1:])
+    if arguments and arguments[0] == "worker-pool":
+        from lexbeam.pipeline.workers.command import run_worker_pool
+
+        return run_worker_pool(arguments[1:])
     parser = main_parser()
     parsed = parser.parse_args(arguments)
     if parsed.command is None:

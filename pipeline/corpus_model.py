@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lexbeam.models import catalogue
 from lexbeam.models.config import ConfigError, CountConfig, EncoderConfig, LdaConfig, TextConfig
 from lexbeam.models.encoder_spec import ModelSpec
 from lexbeam.models.keyphrase_weights import KeyphraseWeights
@@ -22,7 +21,8 @@ from lexbeam.pipeline.errors import UsageError
 from lexbeam.pipeline.options import LDA_OPTIONS, JobConfig
 from lexbeam.pipeline.plan import resolved_config, tokenizer_fingerprint
 from lexbeam.pipeline.runs import RunDir, absolute, find_run, json_bytes, read_json
-from lexbeam.transforms import checksums, storage
+from lexbeam.transforms import checksums, host_cache, storage
+from lexbeam.transforms.host_models import resolve_model
 
 if TYPE_CHECKING:
     from lexbeam.pipeline.workspace import Workspace
@@ -81,11 +81,33 @@ def write_config(work: Workspace) -> None:
     checksums.put_if_absent(path, json_bytes(values))
 
 
+def vocabulary_of(model_dir: str) -> Vocabulary:
+    """The vocabulary of a corpus model."""
+    path = storage.join(model_dir, "vocabulary.parquet")
+    return cached_vocabulary(host_cache.copy_of_file(path))
+
+
+def text_config_of(model_dir: str) -> TextConfig:
+    """How a corpus model's documents become tokens; its dictionaries by their paths or URLs.
+
+    Raises FileNotFoundError or ValueError where its config.json is not as expected.
+    """
+    text = read_text_config(Path(host_cache.copy_of_corpus_model(model_dir)))
+    copies = {option: getattr(text, option) for option in _DICTIONARIES}
+    return replace(
+        text,
+        **{
+            option: copy and storage.join(model_dir, Path(copy).name)
+            for option, copy in copies.items()
+        },
+    )
+
+
 def check_topic_mass(work: Workspace) -> None:
     """Raise ConfigError where the counted tokens are too many for the LDA's 64-bit sums."""
     from lexbeam.models.lda_statistics import check_mass
 
-    vocabulary = cached_vocabulary(storage.join(work.model_dir, "vocabulary.parquet"))
+    vocabulary = vocabulary_of(work.model_dir)
     num_tokens = int(vocabulary.collection_frequency.sum())
     num_entries = int(vocabulary.document_frequency.sum())
     check_mass(num_tokens, num_entries, work.plan.config.lda.fraction_bits)
@@ -100,7 +122,7 @@ def manifest_entries(work: Workspace) -> dict[str, Any]:
     """What the manifest says of the corpus model: terms, limits, topics and their quality."""
     from lexbeam.transforms.fit import LIMITS_FILE
 
-    vocabulary = cached_vocabulary(storage.join(work.model_dir, "vocabulary.parquet"))
+    vocabulary = vocabulary_of(work.model_dir)
     entries = {
         "num_terms": len(vocabulary),
         "limits": read_json(storage.join(work.model_dir, LIMITS_FILE)),
@@ -125,7 +147,7 @@ class CorpusModel:
 
     def job(self, config: JobConfig, given: Mapping[str, Any]) -> JobConfig:
         """The job with the model's settings; raises ConfigError where `given` has others."""
-        text = read_text_config(Path(self.directory))
+        text = text_config_of(self.directory)
         self._check_given(given)
         self._check_tokenizer(text)
         fitted = tuple(self.values["features"])
@@ -200,7 +222,7 @@ class CorpusModel:
 
     def _check_model_id(self, model_id: str) -> None:
         fitted = self.values["encoder"]
-        if catalogue.resolve_model(model_id).fingerprint != fitted["fingerprint"]:
+        if resolve_model(model_id).fingerprint != fitted["fingerprint"]:
             reason = f"the model was fitted with {fitted['model_id']!r}"
             raise ConfigError("model_id", model_id, reason)
 
@@ -251,15 +273,16 @@ def _check_readable(directory: str, values: Mapping[str, Any]) -> None:
         if name not in values:
             raise ValueError(f"config.json lacks {name!r}")
     KeyphraseWeights.from_dict(values["keyword_weights"])
-    read_text_config(Path(directory))
-    Vocabulary.load(storage.join(directory, "vocabulary.parquet"))
-    PhraseCounts.load(storage.join(directory, "phrases.parquet"))
+    folder = Path(host_cache.copy_of_corpus_model(directory))
+    read_text_config(folder)
+    Vocabulary.load(folder / "vocabulary.parquet")
+    PhraseCounts.load(folder / "phrases.parquet")
     metrics = storage.join(directory, "lda", "metrics.json")
     num_topics = read_json(metrics).get("num_topics")
     if num_topics is None:
         raise ValueError(f"{metrics} lacks 'num_topics'")
     if num_topics:
-        LdaModel.load(storage.join(directory, "lda"))
+        LdaModel.load(folder / "lda")
 
 
 def _fingerprint(directory: str) -> str:

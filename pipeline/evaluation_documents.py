@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from lexbeam.models.schemas import KEYWORD_COLUMNS
-from lexbeam.models.tfidf import read_text_config
 from lexbeam.models.tokens import Tokenizer
+from lexbeam.pipeline import corpus_model
 from lexbeam.pipeline.errors import UsageError
 from lexbeam.pipeline.plan import Plan
 from lexbeam.pipeline.runs import RunDir
-from lexbeam.transforms import splits
+from lexbeam.transforms import host_cache, splits
 from lexbeam.transforms.part_files import open_part
 from lexbeam.transforms.readers import read_split
 from lexbeam.transforms.sources import SourceChanged, check_unchanged
@@ -131,7 +130,8 @@ def run_tokenizer(run: RunDir, plan: Plan) -> Tokenizer:
     Raises UsageError if the corpus model of the run is not there any more.
     """
     try:
-        return Tokenizer(read_text_config(Path(plan.model_dir(run))))
+        text = corpus_model.text_config_of(plan.model_dir(run))
+        return Tokenizer(host_cache.text_on_host(text))
     except (OSError, ValueError) as error:
         raise UsageError(f"the corpus model of run {run.run_id} cannot be read: {error}") from error
 

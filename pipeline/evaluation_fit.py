@@ -34,6 +34,8 @@ from lexbeam.pipeline.evaluate import EvaluationOptions, Matched
 from lexbeam.pipeline.evaluation_documents import RunDocument, run_tokenizer, tokenized
 from lexbeam.pipeline.plan import Plan
 from lexbeam.pipeline.runs import RunDir
+from lexbeam.transforms import host_cache
+from lexbeam.transforms.host_models import model_on_host
 from lexbeam.transforms.threads import kernel_threads
 
 # Languages that share a set of weights, by the set's name.
@@ -122,7 +124,7 @@ def _with_and_without_attention(
 
 def _load_encoder(spec: ModelSpec, config: EncoderConfig) -> Encoder:
     try:
-        return cached_encoder(spec, config, kernel_threads())
+        return cached_encoder(model_on_host(spec, config), config, kernel_threads())
     except (OSError, ModelError, ConfigError) as error:
         raise UsageError(f"--fit_weights needs the run's model {spec.name!r}: {error}") from error
 
@@ -141,7 +143,7 @@ class _FeatureSource:
         config = FeatureConfig(
             features=plan.config.features,
             top_k=plan.config.top_k,
-            model_dir=plan.model_dir(run),
+            model_dir=host_cache.copy_of_corpus_model(plan.model_dir(run)),
             has_topics=False,
         )
         encoder = None

@@ -133,7 +133,7 @@ def _carry_out(command: str, settings: options.RunSettings, given: dict[str, Any
     from lexbeam.pipeline.progress_view import ProgressView
 
     view = ProgressView(quiet=settings.quiet)
-    settings = prepare.local_settings(settings)
+    settings = prepare.with_absolute_output(settings)
     try:
         plan = _plan(command, settings, given, view)
         # Only now, since it takes seconds: Beam, and what it says of its options.

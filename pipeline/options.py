@@ -29,6 +29,7 @@ from lexbeam.models.config import (
 from lexbeam.models.keyphrase_weights import KeyphraseWeights, read_weights
 from lexbeam.pipeline import log
 from lexbeam.pipeline.errors import UsageError
+from lexbeam.transforms import storage
 from lexbeam.transforms.splits import InputConfig
 
 # Options of the LDA that carry its name, and their fields of LdaConfig.
@@ -419,7 +420,7 @@ def _read_config(parser: argparse.ArgumentParser, path: str) -> tuple[dict[str, 
     import yaml
 
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = yaml.safe_load(storage.read_bytes(path).decode())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError("config", path, f"cannot be read: {error}") from error
     if values is None:

@@ -22,7 +22,8 @@ from lexbeam.models.keyphrase_weights import KeyphraseWeights
 from lexbeam.pipeline.errors import UsageError
 from lexbeam.pipeline.options import LDA_OPTIONS, JobConfig
 from lexbeam.pipeline.runs import RunDir, json_bytes, read_json
-from lexbeam.transforms import splits, storage
+from lexbeam.transforms import host_cache, splits, storage
+from lexbeam.transforms.host_models import resolve_model
 
 PLAN_VERSION = 4
 # Options of the encoder that change speed, but not what comes out.
@@ -125,7 +126,7 @@ def tokenizer_fingerprint(text: TextConfig) -> str:
     """Hash of everything that decides tokens; raises ConfigError for a bad dictionary."""
     from lexbeam.models.tokens import Tokenizer
 
-    return Tokenizer(text).fingerprint()
+    return Tokenizer(host_cache.text_on_host(text)).fingerprint()
 
 
 def identity_of(
@@ -255,6 +256,6 @@ def resolved_config(
     entry = catalogue.find_entry(config.encoder.model_id)
     if entry is not None:
         catalogue.pull(entry.name, progress=say)
-    spec = catalogue.resolve_model(config.encoder.model_id, fetch=True)
+    spec = resolve_model(config.encoder.model_id, fetch=True)
     check_model_files(spec)
     return replace(config, encoder=resolve_backend(spec, config.encoder, say)), spec

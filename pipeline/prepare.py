@@ -15,7 +15,7 @@ from lexbeam.models import catalogue
 from lexbeam.models.config import ConfigError, EncoderConfig
 from lexbeam.models.encoder_backend import resolve_backend
 from lexbeam.models.encoder_spec import ModelSpec
-from lexbeam.pipeline import corpus_model, retry
+from lexbeam.pipeline import corpus_model, retry, supervised
 from lexbeam.pipeline.errors import JobError, UsageError
 from lexbeam.pipeline.lda_execution import lda_execution
 from lexbeam.pipeline.options import JobConfig, RunSettings
@@ -36,12 +36,24 @@ from lexbeam.pipeline.versions import installed_versions
 from lexbeam.transforms import splits, storage
 
 
-def local_settings(settings: RunSettings) -> RunSettings:
-    """The settings with the output's path from the root; raises ConfigError for a URL."""
-    if not storage.is_local(settings.output):
-        reason = "this version writes to local folders only"
-        raise ConfigError("output", settings.output, reason)
-    return replace(settings, output=absolute(settings.output))
+def with_absolute_output(settings: RunSettings) -> RunSettings:
+    """The settings with the output's path from the root, or its URL.
+
+    Raises ConfigError where nothing can be written, or what was written would be lost.
+    """
+    output = settings.output
+    try:
+        scheme = storage.scheme_of(output)
+    except ValueError as error:
+        raise ConfigError("output", output, str(error)) from error
+    if not storage.is_writable_scheme(output):
+        reason = (
+            "can only be read: it lacks the conditional create by which one of two writers wins"
+        )
+        raise ConfigError("output", output, f"{scheme}:// {reason}")
+    if scheme == "memory" and supervised.is_supervised():
+        raise ConfigError("output", output, "would be gone when the job has ended")
+    return replace(settings, output=absolute(output))
 
 
 def make_plan(
@@ -114,7 +126,7 @@ def claim_run(wanted: Plan, settings: RunSettings, view: ProgressView) -> tuple[
         if found is None or not _is_same_job(found, wanted):
             continue
         # Its job may have been killed a moment ago.
-        if not is_busy(run, wait=None):
+        if not _is_busy(run, view):
             view.say(f"resuming run {run.run_id}")
             return run, _with_local_settings(found, wanted, settings)
     wanted = _for_new_run(wanted, settings, view)
@@ -226,9 +238,25 @@ def _try_write_plan(run: RunDir, plan: Plan) -> bool:
         raise ConfigError("output", run.output, f"cannot be written: {error}") from error
 
 
+def _is_busy(run: RunDir, view: ProgressView) -> bool:
+    """Whether another process works on the run; waits for one that is just ending, or dead."""
+    if not storage.is_local(run.path):
+        view.say(
+            f"note: run {run.run_id} is unfinished: looking whether its job lives, for a minute"
+        )
+    return is_busy(run, wait=None)
+
+
 def unfinished_runs(output: str) -> list[RunDir]:
-    """Runs with a plan and no _SUCCESS, in order of their ids."""
-    runs = [RunDir(output, name) for name in storage.list_folders(storage.join(output, "runs"))]
+    """Runs with a plan and no _SUCCESS, in order of their ids.
+
+    Raises ConfigError where the output cannot be read.
+    """
+    try:
+        names = storage.list_folders(storage.join(output, "runs"))
+    except OSError as error:
+        raise ConfigError("output", output, f"cannot be read: {error}") from error
+    runs = [RunDir(output, name) for name in names]
     return [run for run in runs if storage.exists(run.plan) and not run.is_finished()]
 
 

@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lexbeam.models import schemas
-from lexbeam.models.vocabulary import cached_vocabulary
+from lexbeam.pipeline import corpus_model
 from lexbeam.pipeline.errors import JobError
 from lexbeam.pipeline.plan import Plan, spec_to_json
 from lexbeam.pipeline.runs import DATASETS, RunDir, created_of_latest, json_bytes, read_json
 from lexbeam.pipeline.summary import summary_of
 from lexbeam.pipeline.versions import installed_versions
-from lexbeam.transforms import checksums, storage
+from lexbeam.transforms import checksums, leases, storage
 from lexbeam.transforms.earlier_parts import EarlierParts
 from lexbeam.transforms.part_files import PartFolder, open_part, part_statistics, read_part
 
@@ -77,7 +77,7 @@ def totals_of(work: Workspace) -> dict[str, Any]:
     }
     totals |= _reuse_totals(work)
     if work.plan.command == "fit":
-        vocabulary = cached_vocabulary(storage.join(work.run.model, "vocabulary.parquet"))
+        vocabulary = corpus_model.vocabulary_of(work.run.model)
         # A document that made the bow stage die has been counted before.
         died = count_values(work.errors.parts(), "stage")["bow"]
         kept = totals["documents_counted"] = vocabulary.num_documents - died
@@ -230,7 +230,7 @@ def finish(run: RunDir, *, keep_intermediate: bool) -> None:
         checksums.remove_checksums(run.file(folder), root=run.path)
     if not keep_intermediate:
         storage.delete_tree(run.intermediate, root=run.path)
-    with storage.taking_turns(run.output):
+    with leases.taking_turns(run.output):
         # A retry holds a few documents: nobody means it by the latest run.
         is_retry = "retry_of" in manifest["identity"]
         if not is_retry and created_of_latest(run.output) <= manifest["created"]:

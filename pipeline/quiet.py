@@ -21,6 +21,8 @@ def quiet_libraries(verbose: bool) -> None:
     for handler in root.handlers:
         handler.setFormatter(log.library_formatter())
         handler.addFilter(_is_no_interrupt)
+    # It logs what it raises as well, with all frames.
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
     logging.getLogger("lexbeam").setLevel(logging.INFO if verbose else logging.WARNING)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from lexbeam.pipeline import log
 from lexbeam.pipeline.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_WORKER_DIED
 from lexbeam.pipeline.supervised import FOLDER, PIPE, SIGNS_OF_LIFE, STATUS
 from lexbeam.transforms import storage
+from lexbeam.transforms.leases import HOLDER
 
 # Deaths in a row, with nothing committed in between, after which the job is given up: a split is
 # tried twice before its documents are tried one by one.
@@ -42,7 +44,7 @@ class Job:
         interrupts: how often the user asked for an end.
     """
 
-    def __init__(self, arguments: Sequence[str], folder: str) -> None:
+    def __init__(self, arguments: Sequence[str], folder: str, holder: str) -> None:
         self.hung = False
         self.interrupts = 0
         self._folder = Path(folder)
@@ -51,7 +53,7 @@ class Job:
         read_end, self._pipe = os.pipe()
         # -P: a folder `models` where the user stands is none of Python's business.
         command = [sys.executable, "-P", "-m", "lexbeam.pipeline.cli", *arguments]
-        environment = os.environ | {FOLDER: folder, PIPE: str(read_end)}
+        environment = os.environ | {FOLDER: folder, PIPE: str(read_end), HOLDER: holder}
         self._process = subprocess.Popen(
             command, env=environment, pass_fds=(read_end,), start_new_session=True
         )
@@ -169,10 +171,11 @@ def supervise(arguments: Sequence[str], stall_timeout: float) -> Outcome:
         stall_timeout: seconds without progress after which the job is taken to hang; 0: never.
     """
     deaths = committed = restarts = 0
+    holder = uuid.uuid4().hex
     arguments = list(arguments)
     while True:
         with tempfile.TemporaryDirectory(prefix="lexbeam-job-") as folder:
-            job = Job(arguments, folder)
+            job = Job(arguments, folder, holder)
             try:
                 with _handling_signals(job.interrupt):
                     code = job.wait(stall_timeout)

@@ -20,7 +20,7 @@ from lexbeam.models.config import LANGUAGES
 from lexbeam.models.keyphrase_candidates import find_candidates
 from lexbeam.models.token_blocks import Int8Array, Int64Array
 from lexbeam.models.vocabulary import cached_vocabulary
-from lexbeam.transforms import blocks, progress
+from lexbeam.transforms import blocks, host_cache, progress
 from lexbeam.transforms.map_blocks import MapBlocksDoFn
 from lexbeam.transforms.part_files import PartFolder, open_part, read_part, write_row_groups
 from lexbeam.transforms.parts import ListIndices, ListSplits, SplitWork
@@ -290,7 +290,7 @@ class BagOfWordsDoFn(MapBlocksDoFn[pa.RecordBatch]):
 
     def setup(self) -> None:
         super().setup()
-        self._vocabulary = cached_vocabulary(self._vocabulary_path)
+        self._vocabulary = cached_vocabulary(host_cache.copy_of_file(self._vocabulary_path))
 
     def compute(self, block: pa.RecordBatch) -> pa.RecordBatch:
         kept = without_dropped(block)

@@ -21,6 +21,7 @@ from lexbeam.models.encoder_output import encoded_batch
 from lexbeam.models.encoder_spec import ModelSpec
 from lexbeam.transforms import blocks
 from lexbeam.transforms.earlier_rows import BoolArray, EarlierRows, fill_in
+from lexbeam.transforms.host_models import model_on_host
 from lexbeam.transforms.threads import OrderedThreads, kernel_threads
 from lexbeam.transforms.tokenize import REUSED
 
@@ -173,7 +174,8 @@ class EncodeDoFn(beam.DoFn):  # type: ignore[misc]
     def _encode(self, buffer: _Buffer) -> Encoded:
         if buffer.num_texts:
             # Loaded at the first text: where all is known already no model is needed.
-            self._encoder = cached_encoder(self._spec, self._config, kernel_threads())
+            spec = model_on_host(self._spec, self._config)
+            self._encoder = cached_encoder(spec, self._config, kernel_threads())
             batch, stats = self._encoder.encode_counted(buffer.contents)
         else:
             batch = encoded_batch([None] * len(buffer.contents), self._spec.dimensions)

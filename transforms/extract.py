@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeAlias
 
@@ -16,7 +16,7 @@ from apache_beam.metrics import Metrics
 from lexbeam.models import schemas
 from lexbeam.models.failures import error_text
 from lexbeam.models.features import FeatureConfig, FeatureModels, document_features
-from lexbeam.transforms import blocks
+from lexbeam.transforms import blocks, host_cache
 from lexbeam.transforms.bisect import process_bisecting
 from lexbeam.transforms.died import PROCESS_DIED
 from lexbeam.transforms.map_blocks import MapBlocksDoFn
@@ -62,7 +62,9 @@ class ExtractDoFn(MapBlocksDoFn[_Extracted]):
 
     def setup(self) -> None:
         super().setup()
-        self._models = FeatureModels.load(self._config.features)
+        features = self._config.features
+        model_dir = host_cache.copy_of_corpus_model(features.model_dir)
+        self._models = FeatureModels.load(replace(features, model_dir=model_dir))
 
     def compute(self, block: pa.RecordBatch) -> _Extracted:
         good = block.filter(is_good(block))

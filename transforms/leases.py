@@ -9,16 +9,21 @@ is how long the watcher itself has waited. Of several that take a number one win
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
-from lexbeam.transforms import storage
+from lexbeam.transforms import local_files, storage
 
 LEASE_SECONDS = 60.0
+# Set by whoever starts a process again when it has died: the new one holds what the old one held.
+HOLDER = "LEXBEAM_LEASE_HOLDER"
+SECONDS_OF_A_TURN = 10.0
+_SECONDS_BETWEEN_TURNS = 0.2
 
 
 class LeaseHeldError(RuntimeError):
@@ -36,7 +41,7 @@ class Lease:
 
     path: str
     seconds: float = LEASE_SECONDS
-    _name: str = field(default_factory=lambda: uuid.uuid4().hex)
+    _name: str = field(default_factory=lambda: os.environ.get(HOLDER) or uuid.uuid4().hex)
 
     @contextmanager
     def held(self, on_lost: Callable[[], None]) -> Iterator[None]:
@@ -79,6 +84,8 @@ class Lease:
     def _is_free(self, number: int) -> bool:
         """Whether the holder has given the lease back, or shows no life while it is watched."""
         began, seen = time.monotonic(), self._read(number)
+        if self._is_own(seen):
+            return True
         while seen and time.monotonic() - began <= self.seconds:
             time.sleep(self.seconds / 20)
             now = self._read(number)
@@ -109,6 +116,10 @@ class Lease:
         except FileNotFoundError:
             return b""
 
+    def _is_own(self, content: bytes) -> bool:
+        """Whether this holder wrote it: then in a process that has died since."""
+        return json.dumps(self._name).encode() in content
+
     def _file(self, number: int) -> str:
         return storage.join(self.path, f"{number:08d}")
 
@@ -123,3 +134,22 @@ class Lease:
         for earlier in self._numbers():
             if earlier < number:
                 storage.delete(self._file(earlier))
+
+
+@contextmanager
+def taking_turns(folder: str) -> Iterator[None]:
+    """Hold a folder while the body runs, against others that do so: for moments, not for a job."""
+    if storage.is_local(folder):
+        with local_files.locked_folder(storage.local_path(folder)):
+            yield
+        return
+    # No one holds it twice at a time: the name is of this turn, and not of the process.
+    lease = Lease(storage.join(folder, ".turn"), SECONDS_OF_A_TURN, uuid.uuid4().hex)
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(lease.held(lambda: None))
+                break
+            except LeaseHeldError:
+                time.sleep(_SECONDS_BETWEEN_TURNS)
+        yield

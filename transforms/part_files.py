@@ -258,11 +258,18 @@ def read_arrow(path: str) -> pa.Table:
     return pa.ipc.open_file(source).read_all().combine_chunks()
 
 
+class _RemotePart(pq.ParquetFile):  # type: ignore[misc]
+    """A Parquet file that closes what it reads from, which the store's client waits for."""
+
+    def close(self, force: bool = True) -> None:
+        super().close(force=force)
+
+
 def open_part(path: str) -> pq.ParquetFile:
     """A part, ready to be read; local files are memory-mapped."""
     if storage.is_local(path):
         return pq.ParquetFile(storage.local_path(path), memory_map=True)
-    return pq.ParquetFile(storage.open_read(path))
+    return _RemotePart(storage.open_read(path))
 
 
 def read_part(path: str, columns: list[str] | None = None) -> pa.Table:

@@ -8,6 +8,7 @@ a file gets its final name when it is written, and of two writers of one name th
 from __future__ import annotations
 
 import errno
+import functools
 import glob
 import hashlib
 import io
@@ -17,10 +18,10 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Concatenate, ParamSpec, TypeVar, cast
 
 from lexbeam.transforms import local_files
 
@@ -32,6 +33,29 @@ _MAGIC = re.compile(r"[*?\[]")
 _CREATE_ATTEMPTS = 5
 _VERSION_KEYS = ("generation", "ETag", "etag", "LastModified", "mtime", "created")
 _memory_lock = threading.Lock()
+# Packages whose errors are those of a store.
+_CLIENTS = ("aiobotocore", "aiohttp", "botocore", "gcsfs", "google", "s3fs")
+_EXTRAS = {"s3": "aws", "gs": "gcp"}
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def _naming_path(
+    function: Callable[Concatenate[str, Arguments], Result],
+) -> Callable[Concatenate[str, Arguments], Result]:
+    """Errors of a store's client become OSError, and name the path."""
+
+    @functools.wraps(function)
+    def call(path: str, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        try:
+            return function(path, *args, **kwargs)
+        except Exception as error:
+            if type(error).__module__.partition(".")[0] not in _CLIENTS:
+                raise
+            raise OSError(f"{path}: {error}") from error
+
+    return call
 
 
 @dataclass(frozen=True)
@@ -94,13 +118,20 @@ def _store(path: str) -> tuple[Any, str, str]:
 
     scheme = scheme_of(path)
     options = {} if scheme in ("memory", "hdfs") else {"use_listings_cache": False}
-    file_system, inner = url_to_fs(path, **options)
+    try:
+        file_system, inner = url_to_fs(path, **options)
+    except ImportError as error:
+        if scheme not in _EXTRAS:
+            raise OSError(f"{path}: {error}") from error
+        reason = f"{scheme}:// needs `pip install 'lexbeam[{_EXTRAS[scheme]}]'`"
+        raise OSError(f"{path}: {reason}") from error
     prefix = f"{scheme}://"
     if scheme == "hdfs":
         prefix += path.split("://", 1)[1].split("/", 1)[0] + "/"
     return file_system, inner, prefix
 
 
+@_naming_path
 def open_read(path: str) -> BinaryIO:
     """Open for reading bytes, with seek; raises OSError naming the path."""
     if is_local(path):
@@ -112,12 +143,19 @@ def open_read(path: str) -> BinaryIO:
     return cast(BinaryIO, file_system.open(inner, "rb"))
 
 
+@_naming_path
 def read_bytes(path: str) -> bytes:
     """The whole file; raises OSError naming the path."""
     if is_local(path):
         return Path(local_path(path)).read_bytes()
     file_system, inner, _ = _store(path)
     return bytes(file_system.cat_file(inner))
+
+
+def fetch(path: str, local_file: str) -> None:
+    """Copy a file to this machine; raises OSError naming the path."""
+    with open_read(path) as source, open(local_file, "wb") as target:
+        shutil.copyfileobj(source, target, 1 << 20)
 
 
 def sha256_file(path: str) -> str:
@@ -153,6 +191,7 @@ def _local_files(paths: Iterable[str]) -> list[FileInfo]:
     return infos
 
 
+@_naming_path
 def stat(path: str) -> FileInfo:
     """Size and version of a file; raises FileNotFoundError, also for a folder on a store."""
     if is_local(path):
@@ -164,6 +203,7 @@ def stat(path: str) -> FileInfo:
     return FileInfo(path, int(info["size"]), _version(info))
 
 
+@_naming_path
 def exists(path: str) -> bool:
     """Whether there is a file (or, locally, a folder) of this name."""
     if is_local(path):
@@ -172,6 +212,7 @@ def exists(path: str) -> bool:
     return bool(file_system.exists(inner))
 
 
+@_naming_path
 def is_folder(path: str) -> bool:
     """Whether the path is a folder, on a store: whether there are files below it."""
     if is_local(path):
@@ -194,6 +235,7 @@ def list_glob(pattern: str) -> list[str]:
     return [info.path for info in glob_files(pattern)]
 
 
+@_naming_path
 def glob_files(pattern: str) -> list[FileInfo]:
     """As list_glob, with sizes and versions.
 
@@ -218,6 +260,7 @@ def _detailed_glob(file_system: Any, pattern: str) -> Iterable[dict[str, Any]]:
     return list(file_system.glob(pattern, detail=True).values())
 
 
+@_naming_path
 def list_tree(folder: str) -> list[FileInfo]:
     """Every file below a folder but hidden ones, sorted by path.
 
@@ -236,6 +279,7 @@ def list_tree(folder: str) -> list[FileInfo]:
     return sorted(infos, key=lambda info: info.path)
 
 
+@_naming_path
 def list_folders(folder: str) -> list[str]:
     """Names of the folders in a folder, sorted; none where it is not there."""
     if is_local(folder):
@@ -297,6 +341,7 @@ def make_parent(path: str) -> None:
         local_files.make_parent(local_path(path))
 
 
+@_naming_path
 def delete(path: str) -> None:
     """Delete a file; one that is not there is no error."""
     if is_local(path):
@@ -307,6 +352,7 @@ def delete(path: str) -> None:
         file_system.rm_file(inner)
 
 
+@_naming_path
 def delete_tree(folder: str, root: str) -> None:
     """Delete a folder and all in it; it must lie below `root`, else ValueError.
 
@@ -380,11 +426,7 @@ def copy_file(source: str, path: str) -> bool:
     return put_if_absent(path, read_bytes(source))
 
 
-def taking_turns(folder: str) -> AbstractContextManager[None]:
-    """Hold a local folder while the body runs, against others that do so; nothing on a store."""
-    return local_files.locked_folder(local_path(folder)) if is_local(folder) else nullcontext()
-
-
+@_naming_path
 def put_overwrite(path: str, data: bytes) -> None:
     """Write a file, replacing an earlier one at once: readers see the old or the new content."""
     if is_local(path):
@@ -400,6 +442,7 @@ def _require_writable(path: str) -> None:
         raise ValueError(f"{path!r}: {scheme_of(path)}:// can only be read")
 
 
+@_naming_path
 def _create(path: str, put: Callable[[Any, str], None]) -> bool:
     """A conditional put on a store, tried again where writers collided without a winner."""
     _require_writable(path)

@@ -18,7 +18,7 @@ from lexbeam.models.failures import error_text
 from lexbeam.models.language import detect_languages
 from lexbeam.models.tokens import Tokenizer
 from lexbeam.models.utf8 import text_bytes
-from lexbeam.transforms import blocks, readers, splits
+from lexbeam.transforms import blocks, host_cache, readers, splits
 from lexbeam.transforms.bisect import process_bisecting
 from lexbeam.transforms.block_size import BLOCK_ROWS
 from lexbeam.transforms.died import PROCESS_DIED, DiedRow, DiedRows
@@ -127,7 +127,7 @@ class TokenizeDoFn(MapBlocksDoFn[Tokenized]):
 
     def setup(self) -> None:
         super().setup()
-        self._tokenizer = Tokenizer(self._config)
+        self._tokenizer = Tokenizer(host_cache.text_on_host(self._config))
 
     def start_bundle(self) -> None:
         super().start_bundle()

@@ -18,7 +18,7 @@ from lexbeam.models.counts import row_offsets
 from lexbeam.models.lda_model import COUNTS_FILE
 from lexbeam.models.lda_warm_start import places_of_terms, topic_drift, warm_state
 from lexbeam.models.vocabulary import cached_vocabulary
-from lexbeam.transforms import checksums, storage
+from lexbeam.transforms import checksums, host_cache, storage
 from lexbeam.transforms.lda_checkpoints import LdaCheckpoints
 from lexbeam.transforms.part_files import PartFolder, open_part, read_part, write_part
 
@@ -78,7 +78,7 @@ class TopicFiles:
 
     @property
     def _vocabulary(self) -> str:
-        return storage.join(self.model_dir, "vocabulary.parquet")
+        return host_cache.copy_of_file(storage.join(self.model_dir, "vocabulary.parquet"))
 
     @property
     def size_file(self) -> str:
@@ -139,9 +139,10 @@ class TopicFiles:
         folder = storage.join(self.warm_start, "lda")
         if not storage.exists(storage.join(folder, COUNTS_FILE)):
             return None
-        earlier = cached_vocabulary(storage.join(self.warm_start, "vocabulary.parquet")).terms
+        path = host_cache.copy_of_file(storage.join(self.warm_start, "vocabulary.parquet"))
+        earlier = cached_vocabulary(path).terms
         now = cached_vocabulary(self._vocabulary).terms
-        return lda.LdaModel.load(folder), places_of_terms(earlier, now)
+        return lda.LdaModel.load(host_cache.copy_of_folder(folder)), places_of_terms(earlier, now)
 
     def _drift(self, model: lda.LdaModel) -> dict[str, float | int]:
         """How far the topics have moved since the earlier model: on average, and the farthest."""

@@ -514,13 +514,6 @@ def test_dictionaries_travel_with_the_model(lexbeam, tmp_path):
     assert transformed.equals(read_dataset(run, "documents"))
 
 
-def test_an_output_url_is_refused(lexbeam, tmp_path):
-    source = write_jsonl(tmp_path / "in.jsonl", good_documents())
-    result = lexbeam("run", "--input", source, "--output", "memory://bucket/out")
-    assert result.code == 2
-    assert "memory://bucket/out" in result.err
-
-
 def test_an_unknown_runner_leaves_no_run_behind(lexbeam, tmp_path):
     source = write_jsonl(tmp_path / "in.jsonl", good_documents())
     arguments = ["run", "--input", source, "--output", tmp_path / "out", "--features", "tfidf"]

@@ -53,6 +53,7 @@ class RecordingEncoder:
 def encoder(monkeypatch: pytest.MonkeyPatch) -> RecordingEncoder:
     recording = RecordingEncoder()
     monkeypatch.setattr(encode, "cached_encoder", lambda *_: recording)
+    monkeypatch.setattr(encode, "model_on_host", lambda spec, _: spec)
     monkeypatch.setattr(encode, "BUFFER_ROWS", 10)
     return recording
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lexbeam.transforms import storage
-from lexbeam.transforms.leases import Lease, LeaseHeldError
+from lexbeam.transforms.leases import HOLDER, Lease, LeaseHeldError, taking_turns
 
 SHORT = 0.6
 
@@ -108,3 +108,35 @@ def test_an_error_inside_gives_it_back(path):
     with pytest.raises(ValueError, match="inside"):
         fail()
     assert acquire(path)()
+
+
+def test_a_process_that_is_started_again_holds_what_its_predecessor_held(path, monkeypatch):
+    monkeypatch.setenv(HOLDER, "supervisor-7")
+    storage.make_parent(f"{path}/00000001")
+    # As it stands there when the process was killed.
+    storage.put_if_absent(f"{path}/00000001", b'{"holder": "supervisor-7", "beat": 3}')
+    began = time.monotonic()
+    assert acquire(path)()
+    assert time.monotonic() - began < SHORT
+
+
+def test_turns_on_a_folder_are_taken_one_after_the_other(tmp_path, path):
+    folder = path.rpartition("/")[0]
+    inside, most, lock = 0, 0, threading.Lock()
+
+    def take_turn() -> None:
+        nonlocal inside, most
+        with taking_turns(folder):
+            with lock:
+                inside += 1
+                most = max(most, inside)
+            time.sleep(0.05)
+            with lock:
+                inside -= 1
+
+    threads = [threading.Thread(target=take_turn) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
