@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install model lint format types test test-slow test-kills test-schedulers test-cuda bench soak lock clean
+.PHONY: install model lint format types test test-slow test-kills test-schedulers conformance runners stores test-cuda bench soak lock clean
 
 install: $(INSTALLED)
 
@@ -50,6 +50,17 @@ test-kills: model
 # The examples under cron, systemd and Airflow, which is installed for it.
 test-schedulers: $(INSTALLED)
 	$(BIN)/python -m pytest -m schedulers
+
+# The servers that the conformance tests run on, built by Go where that is installed.
+runners:
+	tests/conformance/install_tools.sh runners
+
+stores:
+	tests/conformance/install_tools.sh stores
+
+# The same job on other runners, with other workers and on object stores, without a network.
+conformance: $(INSTALLED) runners stores
+	$(BIN)/python -m tests.conformance.offline $(BIN)/python -m pytest -n 2 --dist worksteal -m conformance
 
 # On a machine with a CUDA device.
 test-cuda: model

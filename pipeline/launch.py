@@ -56,7 +56,13 @@ def run_pipeline(build: Build, beam_args: Sequence[str], label: str) -> None:
     label_of_job(options, label)
     build(pipeline)
     result = pipeline.run()
-    state = result.wait_until_finish()
+    try:
+        state = result.wait_until_finish()
+    except BaseException:
+        # Else a runner elsewhere would go on without us.
+        with contextlib.suppress(Exception):
+            result.cancel()
+        raise
     if state is not None and str(state) not in ("DONE", "PipelineState.DONE"):
         raise RuntimeError(f"the pipeline of stage {label} ended as {state}")
 

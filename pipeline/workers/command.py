@@ -68,6 +68,9 @@ def run_worker_pool(arguments: Sequence[str]) -> int:
     if parsed.port is None:
         raise UsageError("--port is required")
     _check_options(parsed)
+    from lexbeam.pipeline.quiet import quiet_libraries
+
+    quiet_libraries(verbose=False)
     from lexbeam.pipeline.workers import pool
 
     config = pool.PoolConfig(parsed.host, parsed.port, parsed.slots, parsed.log_dir, parsed.python)

@@ -37,9 +37,10 @@ class Output:
         """Nothing: the thread writes what there is."""
 
     def copy(self, source: IO[bytes], prefix: str) -> None:
-        """Take all lines of a pipe, each behind the prefix, until it ends."""
-        while line := source.readline(_LONGEST_LINE):
-            self.write(f"{prefix}{line.decode(errors='replace').rstrip()}\n")
+        """Take all lines of a pipe, each behind the prefix, until it ends; closes it."""
+        with source:
+            while line := source.readline(_LONGEST_LINE):
+                self.write(f"{prefix}{line.decode(errors='replace').rstrip()}\n")
 
     def close(self) -> None:
         """Write what is left, for a moment."""

@@ -1,0 +1,1 @@
+"""The same job on any runner and on any store: `make conformance`."""
