@@ -60,7 +60,8 @@ stores:
 
 # The same job on other runners, with other workers and on object stores, without a network.
 conformance: $(INSTALLED) runners stores
-	$(BIN)/python -m tests.conformance.offline $(BIN)/python -m pytest -n 2 --dist worksteal -m conformance
+	$(BIN)/python -m tests.conformance.offline $(BIN)/python -m pytest -n 2 --dist worksteal -m conformance \
+		--durations 12
 
 # On a machine with a CUDA device.
 test-cuda: model

@@ -20,6 +20,9 @@ import pytest
 from tests.conftest import ROOT, skip_or_fail
 from tests.models.tiny_models import write_tiny_model
 
+# Read when gcsfs is imported: else it asks what kind a bucket is of, which no emulator knows.
+os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
+
 TOOLS = ROOT / "build" / "tools"
 SAMPLE = ROOT / "examples" / "corpus"
 SECONDS_A_JOB = 270.0
