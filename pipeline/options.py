@@ -178,7 +178,7 @@ def add_input_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         action="extend",
         metavar="GLOB",
-        help="files, folders or globs; may be repeated",
+        help="files, folders or globs, local or URLs; may be repeated",
     )
     add("--id_key", metavar="KEY", help="field with a document's id (default: id)")
     add("--text_key", metavar="KEY", help="field with its text (default: text)")
@@ -273,7 +273,11 @@ def add_feature_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="weights of the fused keywords, as 'lexbeam evaluate --fit_weights' writes them",
     )
-    add("--model_id", metavar="NAME", help="a name of 'lexbeam models list', a folder, or a hub id")
+    add(
+        "--model_id",
+        metavar="NAME",
+        help="a name of 'lexbeam models list', a folder or its URL, or a hub id",
+    )
     add("--pooling", choices=("auto", "mean", "cls"), help="default: auto, as the model says")
     add("--max_seq_length", type=int, metavar="N", help="model tokens a window (default: 512)")
     add(
@@ -306,7 +310,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     """How the job is carried out."""
     group = parser.add_argument_group("the run")
     add = group.add_argument
-    add("--output", metavar="DIR", help="folder that gets runs/RUN_ID and latest.json")
+    add("--output", metavar="DIR", help="folder or URL that gets runs/RUN_ID and latest.json")
     add("--run_id", metavar="NAME", help="name of the run (default: the UTC time)")
     add(
         "--split_size",

@@ -20,7 +20,7 @@ from apache_beam.runners.worker.channel_factory import GRPCChannelFactory
 from apache_beam.runners.worker.worker_id_interceptor import WorkerIdInterceptor
 from google.protobuf import json_format
 
-_SECONDS = 60.0
+_SECONDS, _SECONDS_TO_FETCH = 60.0, 600.0
 _STAGED, _OPTIONS = "staged", "pipeline_options.json"
 _ANY_SIZE = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
@@ -102,7 +102,7 @@ def _fetch(
         for number, artifact in enumerate(artifacts):
             wanted = beam_artifact_api_pb2.GetArtifactRequest(artifact=artifact)
             with open(folder / _staged_name(artifact, number), "wb") as file:
-                for block in stub.GetArtifact(wanted):
+                for block in stub.GetArtifact(wanted, timeout=_SECONDS_TO_FETCH):
                     file.write(block.data)
 
 
