@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install model lint format types test test-slow test-kills test-schedulers conformance runners stores test-cuda bench soak lock clean
+.PHONY: install model lint format types test test-slow test-kills test-schedulers conformance servers conformance-servers test-cuda bench soak lock clean
 
 install: $(INSTALLED)
 
@@ -52,16 +52,16 @@ test-schedulers: $(INSTALLED)
 	$(BIN)/python -m pytest -m schedulers
 
 # The servers that the conformance tests run on, built by Go where that is installed.
-runners:
-	tests/conformance/install_tools.sh runners
+servers:
+	tests/conformance/install_tools.sh prism boot fake-gcs-server
 
-stores:
-	tests/conformance/install_tools.sh stores
+conformance-servers: servers
+	tests/conformance/install_tools.sh minio
 
 # The same job on other runners, with other workers and on object stores, without a network.
-conformance: $(INSTALLED) runners stores
-	$(BIN)/python -m tests.conformance.offline $(BIN)/python -m pytest -n 2 --dist worksteal -m conformance \
-		--durations 12
+conformance: $(INSTALLED) conformance-servers
+	$(BIN)/python -m tests.conformance.offline $(BIN)/python -m pytest -n 3 --dist loadgroup \
+		-m "conformance and not soak" --durations 12
 
 # On a machine with a CUDA device.
 test-cuda: model
@@ -74,8 +74,9 @@ bench: model
 # What takes long: counting twenty million distinct terms, the memory of the text stages up to
 # 400,000 documents, and that of the LDA, fifty kills. Needs Linux.
 CORPORA ?= ../shared/corpora
-soak: model
+soak: model servers
 	LEXBEAM_KILLS=50 $(BIN)/python -m pytest -n 2 --dist worksteal -m kills
+	$(BIN)/python -m tests.conformance.offline $(BIN)/python -m pytest -m "conformance and soak"
 	$(BIN)/python benchmarks/counting.py --check
 	$(BIN)/python benchmarks/counting.py --compressed --check
 	$(BIN)/python benchmarks/memory.py --check $(addprefix --input ,$(wildcard $(CORPORA)/*.jsonl))

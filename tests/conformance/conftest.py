@@ -25,9 +25,9 @@ os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
 
 TOOLS = ROOT / "build" / "tools"
 SAMPLE = ROOT / "examples" / "corpus"
-SECONDS_A_JOB = 270.0
+SECONDS_A_JOB = 400.0
 COMMANDS = ("run", "fit", "transform")
-TEXT_OPTIONS = ("--split_size", "5K", "--num_topics", "4")
+TEXT_OPTIONS = ("--split_size", "15K", "--num_topics", "4")
 
 
 def tool(name: str) -> str:
