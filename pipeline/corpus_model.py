@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from lexbeam.pipeline.workspace import Workspace
 
 MODEL_VERSION = 4
-# Folder of what the next fit can add to and take away from; no part of what a transform needs.
-STATE = "state"
 # Options that the corpus model decides: another value on a transform's command line is an error.
 _FIXED_ENCODER = ("pooling", "max_seq_length", "backend", "dtype", "long_documents")
 _FIXED_COUNTS = ("min_df", "max_df", "max_terms", "sublinear_tf")
@@ -248,10 +246,11 @@ def load_corpus_model(path: str) -> CorpusModel:
             directory = find_run(directory).model
         values = read_json(storage.join(directory, "config.json"))
         _check_finished(directory)
-        _check_readable(directory, values)
+        folder = host_cache.copy_of_corpus_model(directory)
+        _check_readable(Path(folder), values)
     except (UsageError, OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError("model", path, f"is no usable corpus model: {error}") from error
-    return CorpusModel(directory, values, _fingerprint(directory))
+    return CorpusModel(directory, values, _fingerprint(folder))
 
 
 def _check_finished(directory: str) -> None:
@@ -262,7 +261,7 @@ def _check_finished(directory: str) -> None:
         raise UsageError(f"the fit in {run_path} is not finished")
 
 
-def _check_readable(directory: str, values: Mapping[str, Any]) -> None:
+def _check_readable(folder: Path, values: Mapping[str, Any]) -> None:
     """Open everything that a transform needs; raises ValueError or OSError naming a bad file."""
     from lexbeam.models.keyphrase_counts import PhraseCounts
     from lexbeam.models.lda_model import LdaModel
@@ -273,12 +272,11 @@ def _check_readable(directory: str, values: Mapping[str, Any]) -> None:
         if name not in values:
             raise ValueError(f"config.json lacks {name!r}")
     KeyphraseWeights.from_dict(values["keyword_weights"])
-    folder = Path(host_cache.copy_of_corpus_model(directory))
     read_text_config(folder)
     Vocabulary.load(folder / "vocabulary.parquet")
     PhraseCounts.load(folder / "phrases.parquet")
-    metrics = storage.join(directory, "lda", "metrics.json")
-    num_topics = read_json(metrics).get("num_topics")
+    metrics = folder / "lda" / "metrics.json"
+    num_topics = read_json(str(metrics)).get("num_topics")
     if num_topics is None:
         raise ValueError(f"{metrics} lacks 'num_topics'")
     if num_topics:
@@ -288,7 +286,7 @@ def _check_readable(directory: str, values: Mapping[str, Any]) -> None:
 def _fingerprint(directory: str) -> str:
     digest = hashlib.sha256()
     for file in storage.list_tree(directory):
-        if file.path.startswith(storage.join(directory, STATE) + "/"):
+        if file.path.startswith(storage.join(directory, host_cache.STATE) + "/"):
             continue
         digest.update(file.path[len(directory) :].encode())
         digest.update(storage.sha256_file(file.path).encode())

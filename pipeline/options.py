@@ -29,7 +29,7 @@ from lexbeam.models.config import (
 from lexbeam.models.keyphrase_weights import KeyphraseWeights, read_weights
 from lexbeam.pipeline import log
 from lexbeam.pipeline.errors import UsageError
-from lexbeam.transforms import storage
+from lexbeam.transforms import host_cache, storage
 from lexbeam.transforms.splits import InputConfig
 
 # Options of the LDA that carry its name, and their fields of LdaConfig.
@@ -491,6 +491,15 @@ def _same(*names: str) -> dict[str, str]:
     return {name: name for name in names}
 
 
+def _keyword_weights(path: str | None) -> KeyphraseWeights:
+    if path is None:
+        return KeyphraseWeights()
+    try:
+        return read_weights(host_cache.copy_of_file(path))
+    except OSError as error:
+        raise ConfigError("keyword_weights", path, f"cannot be read: {error}") from error
+
+
 def job_config(options: Mapping[str, Any]) -> JobConfig:
     """Raises ConfigError where a value is wrong, UsageError where --input is missing."""
     if not options.get("input"):
@@ -507,7 +516,6 @@ def job_config(options: Mapping[str, Any]) -> JobConfig:
     given = {name for name in FEATURES if name in options.get("features", FEATURES)}
     unknown = tuple(set(options.get("features", ())) - set(FEATURES))
     features = tuple(name for name in FEATURES if name in given) + unknown
-    weights_file = options.get("keyword_weights")
     return JobConfig(
         input=InputConfig(inputs=tuple(options["input"]), **pick(options, input_names)),
         text=TextConfig(**pick(options, _same("language", "user_dict", "stopwords"))),
@@ -515,7 +523,7 @@ def job_config(options: Mapping[str, Any]) -> JobConfig:
         lda=LdaConfig(**pick(options, lda_names)),
         encoder=EncoderConfig(**pick(options, encoder_names)),
         features=features,
-        keyword_weights=KeyphraseWeights() if weights_file is None else read_weights(weights_file),
+        keyword_weights=_keyword_weights(options.get("keyword_weights")),
         **pick(options, _same("top_k", "keep_text")),
     )
 

@@ -9,12 +9,11 @@ import pyarrow as pa
 
 from lexbeam.models import schemas
 from lexbeam.models.features import FeatureConfig
-from lexbeam.pipeline import corpus_model
 from lexbeam.pipeline.errors import UsageError
 from lexbeam.pipeline.plan import Plan
 from lexbeam.pipeline.reuse import LEAST_SHARE_OF_TOKENS, Earlier
 from lexbeam.pipeline.runs import RunDir
-from lexbeam.transforms import storage
+from lexbeam.transforms import host_cache, storage
 from lexbeam.transforms.attempts import Attempts
 from lexbeam.transforms.compare import ids_folder
 from lexbeam.transforms.count import CountChange, CountFolders
@@ -71,7 +70,7 @@ class Workspace:
     @property
     def state(self) -> str:
         """What the next fit can add to and take away from."""
-        return storage.join(self.run.model, corpus_model.STATE)
+        return storage.join(self.run.model, host_cache.STATE)
 
     @cached_property
     def ids(self) -> PartFolder:

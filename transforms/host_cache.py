@@ -8,7 +8,6 @@ that changes is copied anew; what nobody has read for a week is removed. Local p
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import shutil
@@ -21,8 +20,10 @@ from pathlib import Path
 
 from lexbeam.models.catalogue import cache_dir
 from lexbeam.models.config import TextConfig
-from lexbeam.transforms import storage
+from lexbeam.transforms import local_files, storage
 
+# Folder of what the next fit can add to and take away from; no part of what a transform needs.
+STATE = "state"
 SECONDS_UNUSED = 7 * 24 * 3600.0
 
 
@@ -55,7 +56,7 @@ def copy_of_folder(path: str, wanted: Callable[[str], bool] = lambda name: True)
 
 def copy_of_corpus_model(model_dir: str) -> str:
     """Local path of a corpus model's folder, or of a copy of what a transform needs of it."""
-    return copy_of_folder(model_dir, lambda name: not name.startswith("state/"))
+    return copy_of_folder(model_dir, lambda name: not name.startswith(f"{STATE}/"))
 
 
 def text_on_host(config: TextConfig) -> TextConfig:
@@ -69,16 +70,11 @@ def text_on_host(config: TextConfig) -> TextConfig:
 @contextmanager
 def taking_turns(what: str) -> Iterator[None]:
     """Hold a name while the body runs, against all threads and processes of this host."""
-    name = hashlib.sha256(what.encode()).hexdigest()[:32]
-    locks = cache_dir() / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
     # Never removed: who waits for a lock that is removed would hold it beside a new one.
-    descriptor = os.open(locks / name, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    lock = cache_dir() / "turns" / hashlib.sha256(what.encode()).hexdigest()[:32]
+    lock.mkdir(parents=True, exist_ok=True)
+    with local_files.locked_folder(str(lock)):
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _relative(folder: str, file: storage.FileInfo) -> str:

@@ -69,11 +69,6 @@ class Worker:
         self._folder = folder
         self._process = process
 
-    @property
-    def is_alive(self) -> bool:
-        """Whether it has not ended."""
-        return self._process.poll() is None
-
     def wait(self) -> int:
         """Its exit code when it has ended, negative for a signal; its folder is removed."""
         code = self._process.wait()

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, skip_or_fail
+from tests.helpers import free_port, wait_until
 from tests.models.tiny_models import write_tiny_model
 
 # Read when gcsfs is imported: else it asks what kind a bucket is of, which no emulator knows.
@@ -38,13 +38,6 @@ def tool(name: str) -> str:
     return str(path)
 
 
-def free_port() -> int:
-    """A port of this host that nobody listens at."""
-    with socket.socket() as any_socket:
-        any_socket.bind(("127.0.0.1", 0))
-        return int(any_socket.getsockname()[1])
-
-
 @contextmanager
 def server(command: list[str], port: int, log: Path, **environment: str) -> Iterator[None]:
     """A server while the body runs, from when it listens at its port."""
@@ -54,11 +47,8 @@ def server(command: list[str], port: int, log: Path, **environment: str) -> Iter
             cwd=log.parent, start_new_session=True,
         )  # fmt: skip
     try:
-        deadline = time.monotonic() + 60
-        while not is_listening(port):
-            assert process.poll() is None, log.read_text(errors="replace")[-2000:]
-            assert time.monotonic() < deadline, f"{command[0]} does not listen"
-            time.sleep(0.1)
+        wait_until(lambda: is_listening(port) or process.poll() is not None)
+        assert process.poll() is None, log.read_text(errors="replace")[-2000:]
         yield
     finally:
         os.killpg(process.pid, signal.SIGKILL)

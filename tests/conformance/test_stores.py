@@ -8,9 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +22,6 @@ from tests.conformance.conftest import (
     SECONDS_A_JOB,
     Jobs,
     Outcome,
-    free_port,
     lexbeam,
     server,
     start,
@@ -32,6 +29,8 @@ from tests.conformance.conftest import (
 )
 from tests.conformance.same import assert_same
 from tests.conformance.test_runners import portable
+from tests.conftest import skip_or_fail
+from tests.helpers import download, free_port, race, upload, wait_until
 
 pytestmark = [pytest.mark.conformance, pytest.mark.timeout(600)]
 
@@ -51,22 +50,11 @@ class Store:
     url: str
     log: Path
 
-    def upload(self, local: Path, name: str) -> str:
-        """Copy a file or a folder; returns its URL."""
-        target = storage.join(self.url, name)
-        for path in sorted(local.rglob("*")) if local.is_dir() else [local]:
-            if path.is_file():
-                relative = path.relative_to(local).as_posix() if local.is_dir() else ""
-                assert storage.put_if_absent(storage.join(target, relative), path.read_bytes())
-        return target
 
-    def download(self, url: str, folder: Path) -> Path:
-        """Copy what lies below a URL, hidden files left out."""
-        for file in storage.list_tree(url):
-            target = folder / file.path[len(url) :].lstrip("/")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            storage.fetch(file.path, str(target))
-        return folder
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch) -> None:
+    """What is copied from a store goes into a cache of this test alone."""
+    monkeypatch.setenv("LEXBEAM_CACHE", str(tmp_path / "cache"))
 
 
 def set_environment(monkeypatch: pytest.MonkeyPatch, values: dict[str, str]) -> None:
@@ -101,12 +89,7 @@ def s3(tmp_path, monkeypatch) -> Iterator[Store]:
 def gs(tmp_path, monkeypatch) -> Iterator[Store]:
     port, log = free_port(), tmp_path / "gcs.log"
     (tmp_path / "gcs" / BUCKET).mkdir(parents=True)
-    set_environment(
-        monkeypatch,
-        {
-            "STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}",
-        },
-    )
+    set_environment(monkeypatch, {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}"})
     command = [
         tool("fake-gcs-server"), "-scheme", "http", "-host", "127.0.0.1", "-port", str(port),
         "-public-host", f"127.0.0.1:{port}", "-backend", "filesystem",
@@ -121,23 +104,20 @@ def store(request: pytest.FixtureRequest) -> Store:
     return request.getfixturevalue(request.param)
 
 
-def race(attempt: Callable[[int], bool], writers: int = 16) -> list[bool]:
-    with ThreadPoolExecutor(writers) as threads:
-        return list(threads.map(attempt, range(writers)))
-
-
 # Which aiohttp has for bodies of some megabytes; s3fs gives them as they are.
 @pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
 def test_of_many_writers_one_wins(store, tmp_path):
     path = f"{store.url}/lock"
-    results = race(lambda index: storage.put_if_absent(path, b"%d" % index))
+    results = race(lambda index: storage.put_if_absent(path, b"%d" % index), writers=16)
     assert results.count(True) == 1
     assert storage.read_bytes(path) == b"%d" % results.index(True)
     files = [tmp_path / f"part-{index}" for index in range(16)]
     for index, file in enumerate(files):
         # Larger than one request takes.
         file.write_bytes(b"%02d" % index * (3 << 20))
-    results = race(lambda index: storage.commit_file(str(files[index]), f"{store.url}/a/part"))
+    results = race(
+        lambda index: storage.commit_file(str(files[index]), f"{store.url}/a/part"), writers=16
+    )
     assert results.count(True) == 1
     assert storage.read_bytes(f"{store.url}/a/part")[:2] == b"%02d" % results.index(True)
 
@@ -145,19 +125,13 @@ def test_of_many_writers_one_wins(store, tmp_path):
 def arguments_on(store: Store, jobs: Jobs, model: Path) -> tuple[str, ...]:
     """The job `run` with everything that it reads on the store."""
     options = list(jobs.options)
-    options[options.index("--model_id") + 1] = store.upload(model, "tiny")
-    return (
-        "run",
-        "--input",
-        store.upload(SAMPLE, "sample"),
-        *options,
-        "--output",
-        f"{store.url}/out",
-    )
+    options[options.index("--model_id") + 1] = upload(model, f"{store.url}/tiny")
+    sample = upload(SAMPLE, f"{store.url}/sample")
+    return ("run", "--input", sample, *options, "--output", f"{store.url}/out")
 
 
 def assert_same_there(store: Store, run_id: str, jobs: Jobs, folder: Path) -> None:
-    run = store.download(f"{store.url}/out/runs/{run_id}", folder)
+    run = download(f"{store.url}/out/runs/{run_id}", folder)
     # It names the model as it was given; the rest is the reference's.
     config = json.loads((run / "model" / "config.json").read_text())
     assert config["encoder"]["model_id"].startswith(store.url)
@@ -175,24 +149,37 @@ def downloads_of(store: Store, name: str) -> int:
 
 def test_a_job_on_gs(gs, jobs, model, tmp_path):
     arguments = arguments_on(gs, jobs, model)
-    cache = tmp_path / "cache"
-    outcome = lexbeam(*arguments, "--run_id", "a", LEXBEAM_CACHE=str(cache))
+    outcome = lexbeam(*arguments, "--run_id", "a")
     assert outcome.code == 0, outcome.said
     assert_same_there(gs, "a", jobs, tmp_path / "got")
     assert downloads_of(gs, "model.safetensors") == 1
     assert lexbeam("verify", f"{gs.url}/out").code == 0
 
 
-COPY = (
-    "import sys; from lexbeam.transforms import host_cache; host_cache.copy_of_folder(sys.argv[1])"
-)
+# Begins when it is told to, so that several begin at once.
+COPY = """
+import sys
+from lexbeam.transforms import host_cache, storage
+storage.exists(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+host_cache.copy_of_folder(sys.argv[1])
+"""
 
 
-def test_of_the_processes_of_a_host_one_fetches_a_model(gs, model, tmp_path, monkeypatch):
-    url = gs.upload(model, "tiny")
-    monkeypatch.setenv("LEXBEAM_CACHE", str(tmp_path / "cache"))
-    processes = [subprocess.Popen([sys.executable, "-c", COPY, url]) for _ in range(4)]
-    assert [process.wait(60) for process in processes] == [0] * 4
+def test_of_the_processes_of_a_host_one_fetches_a_model(gs, model):
+    url = upload(model, f"{gs.url}/tiny")
+    command = [sys.executable, "-c", COPY, url]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(command, **pipes) for _ in range(4)]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in processes:
+        process.communicate(timeout=60)
+    assert [process.returncode for process in processes] == [0] * 4
     assert downloads_of(gs, "model.safetensors") == 1
     # Another version is another model.
     storage.put_overwrite(f"{url}/config.json", (model / "config.json").read_bytes() + b"\n")
@@ -211,7 +198,7 @@ def test_a_job_on_s3_on_prism(s3, jobs, model, tmp_path, prism):
     transform = ("transform", "--input", f"{s3.url}/sample/zh.jsonl", "--model", model_dir)
     outcome = lexbeam(*transform, "--output", f"{s3.url}/transformed", "--run_id", "t")
     assert outcome.code == 0, outcome.said
-    got = s3.download(f"{s3.url}/transformed/runs/t", tmp_path / "transformed")
+    got = download(f"{s3.url}/transformed/runs/t", tmp_path / "transformed")
     assert_same(got, jobs.references["transform"])
 
 
@@ -236,11 +223,9 @@ def test_of_two_drivers_with_one_run_id_one_wins(store, jobs, model, tmp_path):
 def test_a_killed_job_is_resumed(s3, jobs, model, tmp_path):
     arguments = (*arguments_on(s3, jobs, model), "--run_id", "a")
     driver = start(*arguments)
-    deadline = time.monotonic() + SECONDS_A_JOB
-    while not storage.exists(f"{s3.url}/out/runs/a/model/vocabulary.parquet"):
-        assert driver.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    vocabulary = f"{s3.url}/out/runs/a/model/vocabulary.parquet"
+    wait_until(lambda: storage.exists(vocabulary) or driver.poll() is not None, SECONDS_A_JOB)
+    assert driver.poll() is None
     # The supervisor's end is the end of the job, which is in a group of its own.
     os.killpg(driver.pid, signal.SIGKILL)
     driver.communicate()
@@ -269,7 +254,7 @@ def test_hdfs_is_for_reading_only():
 def test_the_suite_is_offline():
     """Nothing but this host is there, so that no job can have fetched anything elsewhere."""
     if os.environ.get("LEXBEAM_TEST_OFFLINE") != "inside":
-        pytest.skip("no network namespace on this machine")
-    devices = subprocess.run(["cat", "/proc/net/dev"], capture_output=True, text=True, check=True)
-    names = [line.split(":")[0].strip() for line in devices.stdout.splitlines()[2:]]
+        skip_or_fail("not in a network namespace: `make conformance` makes one where it can")
+    devices = Path("/proc/net/dev").read_text().splitlines()[2:]
+    names = [line.split(":")[0].strip() for line in devices]
     assert names == ["lo"]

@@ -25,6 +25,7 @@ from lexbeam.models.config import EncoderConfig
 from lexbeam.models.encoder import prepare_encoder
 from lexbeam.models.encoder_backend import resolve_backend
 from tests.conftest import ROOT
+from tests.helpers import wait_until
 from tests.models.tiny_models import write_tiny_model
 from tests.pipeline.conftest import (
     content_of,
@@ -110,13 +111,6 @@ def processes_of(output: Path) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
-
-
-def wait_until(condition: Callable[[], object], seconds: float = LONGEST) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")

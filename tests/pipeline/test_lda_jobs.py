@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from lexbeam.pipeline import corpus_model
+from tests.helpers import free_port
 from tests.pipeline.conftest import (
     Lexbeam,
     good_documents,
@@ -107,12 +108,6 @@ def test_two_worker_processes_give_the_same_bits(
     assert lexbeam(*arguments_of(source, tmp_path, *options)).code == 0
     assert execution_of(only_run(tmp_path)) == execution
     assert_same(only_run(tmp_path), local_run)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @contextlib.contextmanager

@@ -9,9 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from lexbeam.models.keyphrase_weights import KeyphraseWeights
 from lexbeam.transforms import storage
+from tests.helpers import download, upload
 from tests.models.tiny_models import write_tiny_model
-from tests.pipeline.conftest import TEXT_FEATURES, content_of, good_documents, only_run, write_jsonl
+from tests.pipeline.conftest import (
+    TEXT_FEATURES,
+    content_of,
+    good_documents,
+    only_run,
+    read_manifest,
+    write_jsonl,
+)
 
 TEXT = ("--features", TEXT_FEATURES, "--num_topics", "2", "--min_df", "1", "--max_df", "1.0")
 
@@ -29,28 +38,6 @@ def store() -> str:
     return f"memory://{uuid.uuid4().hex}"
 
 
-def upload(local: Path, url: str) -> str:
-    """Copy a file, or what lies in a folder."""
-    if local.is_file():
-        storage.put_if_absent(url, local.read_bytes())
-        return url
-    for path in sorted(local.rglob("*")):
-        if path.is_file():
-            storage.put_if_absent(
-                storage.join(url, path.relative_to(local).as_posix()), path.read_bytes()
-            )
-    return url
-
-
-def download(url: str, folder: Path) -> Path:
-    """Copy what lies below a URL, hidden files left out."""
-    for file in storage.list_tree(url):
-        target = folder / file.path[len(url) :].lstrip("/")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(storage.read_bytes(file.path))
-    return folder
-
-
 def differing(run: Path, other: Path) -> list[str]:
     """Published files that two runs do not have alike."""
     one, two = content_of(run), content_of(other)
@@ -63,6 +50,8 @@ def copies_in(cache: Path) -> list[str]:
 
 def test_a_job_reads_from_a_store_and_writes_to_it(lexbeam, store, tmp_path, cache):
     corpus = write_jsonl(tmp_path / "corpus.jsonl", good_documents())
+    with corpus.open("a", encoding="utf-8") as file:
+        file.write("no JSON\n")
     words = tmp_path / "words.txt"
     words.write_text("发酵程度 1000 n\n", encoding="utf-8")
     tiny = write_tiny_model(tmp_path / "tiny", "bert")
@@ -81,6 +70,12 @@ def test_a_job_reads_from_a_store_and_writes_to_it(lexbeam, store, tmp_path, cac
     assert there.code == 0, there.err
     assert f"output: {store}/out/runs/a" in there.err
     run = download(f"{store}/out/runs/a", tmp_path / "downloaded")
+    totals = read_manifest(run)["totals"]
+    assert (totals["documents_in"], totals["documents_out"], totals["documents_rejected"]) == (
+        5,
+        4,
+        1,
+    )
     # Which names the model as the user did.
     assert (differing(run, only_run(tmp_path / "out"))) == ["model/config.json"]
     assert json.loads(storage.read_bytes(f"{store}/out/latest.json")) == {"run_id": "a"}
@@ -175,6 +170,25 @@ def test_a_store_that_does_not_answer_is_named(lexbeam, tmp_path, monkeypatch):
     assert "--output 's3://bucket/out'" in result.err
     assert "127.0.0.1:9" in result.err
     assert not Path("s3:").exists()
+
+
+def test_weights_and_a_configuration_may_lie_on_a_store(lexbeam, store, tmp_path):
+    corpus = write_jsonl(tmp_path / "corpus.jsonl", good_documents())
+    weights = KeyphraseWeights().as_dict()
+    weights["english"]["tfidf"] += 0.25
+    storage.put_if_absent(f"{store}/weights.json", json.dumps(weights).encode())
+    options = {"input": str(corpus), "keyword_weights": f"{store}/weights.json"}
+    storage.put_if_absent(f"{store}/job.yaml", json.dumps(options).encode())
+    result = lexbeam("run", "--config", f"{store}/job.yaml", "--output", tmp_path / "out", *TEXT)
+    assert result.code == 0, result.err
+    used = read_manifest(only_run(tmp_path / "out"))["config"]["keyword_weights"]
+    assert used["english"]["tfidf"] == weights["english"]["tfidf"]
+    gone = lexbeam(
+        "run", "--input", corpus, "--output", tmp_path / "out",
+        "--keyword_weights", f"{store}/none.json",
+    )  # fmt: skip
+    assert gone.code == 2
+    assert f"--keyword_weights '{store}/none.json'" in gone.err
 
 
 def test_a_model_that_is_not_there_is_named(lexbeam, store, tmp_path):

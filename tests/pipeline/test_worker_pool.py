@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +32,7 @@ from lexbeam.pipeline.cli import main
 from lexbeam.pipeline.workers import pool
 from lexbeam.pipeline.workers.environment import Environments, StagedPackagesError
 from lexbeam.pipeline.workers.output import Output
+from tests.helpers import wait_until
 
 # What stands in for Beam's worker: it says what it was told, prints more than any pipe holds, and
 # works on until it is stopped.
@@ -45,8 +45,7 @@ told = {
     "staged": {path.name: path.read_text() for path in (folder / "staged").iterdir()},
     "path": sys.path,
 }
-print("x" * 99 + "\\n" * 1, end="")
-for _ in range(20_000):
+for _ in range(20_001):
     print("y" * 99)
 sys.stdout.flush()
 target = pathlib.Path(os.environ["TOLD"]) / os.environ["WORKER_ID"]
@@ -54,13 +53,6 @@ target.with_suffix(".tmp").write_text(json.dumps(told))
 target.with_suffix(".tmp").rename(target)
 time.sleep(600)
 """
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 class Runner(
@@ -123,10 +115,6 @@ def serve() -> Iterator[Callable[[Runner], str]]:
         server.stop(0).wait()
 
 
-class Said(StringIO):
-    """What the pool says."""
-
-
 @pytest.fixture
 def told(tmp_path, monkeypatch) -> Path:
     """Where the workers say what they were told."""
@@ -141,12 +129,12 @@ def told(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def workers(told) -> Iterator[Callable[..., tuple[pool.WorkerPool, Said]]]:
+def workers(told) -> Iterator[Callable[..., tuple[pool.WorkerPool, StringIO]]]:
     """`workers(slots, log_dir)`: a pool without a server, and what it says."""
     pools = []
 
-    def start(slots: int = 2, log_dir: Path | None = None) -> tuple[pool.WorkerPool, Said]:
-        said = Said()
+    def start(slots: int = 2, log_dir: Path | None = None) -> tuple[pool.WorkerPool, StringIO]:
+        said = StringIO()
         config = pool.PoolConfig(
             "127.0.0.1", 0, slots, str(log_dir) if log_dir else None, sys.executable
         )
@@ -244,14 +232,14 @@ def test_a_staged_name_is_never_a_path(workers, serve, tmp_path):
     assert "a staged file with the name '../evil'" in answer.error
 
 
-def wheel(folder: Path, version: str, requires: str = "") -> Path:
+def wheel(folder: Path, version: str, requires: str = "", says: str = "") -> Path:
     """A wheel of one module that knows its version."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"stagedthing-{version}-py3-none-any.whl"
     info = f"stagedthing-{version}.dist-info"
     metadata = f"Metadata-Version: 2.1\nName: stagedthing\nVersion: {version}\n{requires}"
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("stagedthing.py", f"version = {version!r}\n")
+        archive.writestr("stagedthing.py", f"version, says = {version!r}, {says!r}\n")
         archive.writestr(f"{info}/METADATA", metadata)
         archive.writestr(
             f"{info}/WHEEL",
@@ -261,9 +249,9 @@ def wheel(folder: Path, version: str, requires: str = "") -> Path:
     return path
 
 
-def staged(folder: Path, version: str, requires: str = "") -> Path:
+def staged(folder: Path, version: str, requires: str = "", says: str = "") -> Path:
     """A job's staged files, with a package."""
-    path = wheel(folder, version, requires)
+    path = wheel(folder, version, requires, says)
     (folder / "extra_packages.txt").write_text(path.name + "\n")
     return folder
 
@@ -289,6 +277,17 @@ def test_each_set_of_staged_packages_gets_an_environment_once(tmp_path):
     assert second != first
     assert imported(second, "stagedthing.version") == "2.0"
     assert imported(first, "stagedthing.version") == "1.0"
+
+
+def test_a_jobs_package_wins_over_the_hosts_of_the_same_version(tmp_path):
+    for name in ("host", "job"):
+        (tmp_path / name).mkdir()
+    of_host = staged(tmp_path / "a", "1.0", says="host")
+    host = Environments(tmp_path / "host", sys.executable).interpreter(of_host)
+    of_job = staged(tmp_path / "b", "1.0", says="job")
+    job = Environments(tmp_path / "job", host).interpreter(of_job)
+    assert imported(job, "stagedthing.says") == "job"
+    assert imported(host, "stagedthing.says") == "host"
 
 
 def test_a_package_that_cannot_be_installed_is_named(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 
 from lexbeam.transforms import storage
 from lexbeam.transforms.leases import HOLDER, Lease, LeaseHeldError, taking_turns
+from tests.helpers import race
 
 SHORT = 0.6
 
@@ -25,6 +26,27 @@ def path(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 def never() -> None:
     raise AssertionError("the lease was lost")
+
+
+class Crowd:
+    """How many are inside at once.
+
+    Attributes:
+        most: of all times.
+    """
+
+    def __init__(self) -> None:
+        self.most = self._inside = 0
+        self._lock = threading.Lock()
+
+    def stay(self, seconds: float) -> None:
+        """Be inside for a while."""
+        with self._lock:
+            self._inside += 1
+            self.most = max(self.most, self._inside)
+        time.sleep(seconds)
+        with self._lock:
+            self._inside -= 1
 
 
 def acquire(path: str) -> Callable[[], bool]:
@@ -62,30 +84,18 @@ def test_a_dead_holder_loses_it(path):
 def test_of_many_that_want_a_dead_holders_lease_one_gets_it(path):
     storage.make_parent(f"{path}/00000001")
     storage.put_if_absent(f"{path}/00000001", b"dead")
-    start, inside, most = threading.Barrier(8), 0, 0
-    lock, won = threading.Lock(), []
+    crowd = Crowd()
 
-    def contend() -> None:
-        nonlocal inside, most
-        start.wait()
+    def contend(_: int) -> bool:
         try:
             with Lease(path, SHORT).held(never):
-                with lock:
-                    inside += 1
-                    most = max(most, inside)
-                time.sleep(SHORT)
-                with lock:
-                    inside -= 1
-            won.append(True)
+                crowd.stay(SHORT)
         except LeaseHeldError:
-            won.append(False)
+            return False
+        return True
 
-    threads = [threading.Thread(target=contend) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert most == 1
+    won = race(contend)
+    assert crowd.most == 1
     assert won.count(True) >= 1
     assert len(won) == 8
 
@@ -122,21 +132,12 @@ def test_a_process_that_is_started_again_holds_what_its_predecessor_held(path, m
 
 def test_turns_on_a_folder_are_taken_one_after_the_other(tmp_path, path):
     folder = path.rpartition("/")[0]
-    inside, most, lock = 0, 0, threading.Lock()
+    crowd = Crowd()
 
-    def take_turn() -> None:
-        nonlocal inside, most
+    def take_turn(_: int) -> bool:
         with taking_turns(folder):
-            with lock:
-                inside += 1
-                most = max(most, inside)
-            time.sleep(0.05)
-            with lock:
-                inside -= 1
+            crowd.stay(0.05)
+        return True
 
-    threads = [threading.Thread(target=take_turn) for _ in range(5)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert most == 1
+    assert race(take_turn, writers=5) == [True] * 5
+    assert crowd.most == 1

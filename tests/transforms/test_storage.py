@@ -8,15 +8,14 @@ import os
 import stat
 import subprocess
 import sys
-import threading
 import time
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from lexbeam.transforms import storage
+from tests.helpers import race
 
 
 @pytest.fixture(params=["local", "file-url", "memory"])
@@ -36,23 +35,6 @@ def put(root: str, *names: str) -> None:
 
 def relative(root: str, paths: list[str]) -> list[str]:
     return [path[len(storage.local_path(root)) :].lstrip("/") for path in paths]
-
-
-def race(attempt: Callable[[int], bool], writers: int = 8) -> list[bool]:
-    """Results of so many calls that start together."""
-    barrier = threading.Barrier(writers)
-    results = [False] * writers
-
-    def run(index: int) -> None:
-        barrier.wait()
-        results[index] = attempt(index)
-
-    threads = [threading.Thread(target=run, args=(index,)) for index in range(writers)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return results
 
 
 def test_put_if_absent_keeps_the_first(root: str) -> None:
