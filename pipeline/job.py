@@ -25,6 +25,7 @@ from lexbeam.pipeline.plan import Plan
 from lexbeam.pipeline.progress_view import ProgressView
 from lexbeam.pipeline.run_lock import RunBusyError, run_lock
 from lexbeam.pipeline.runs import RunDir, read_json
+from lexbeam.pipeline.session import Session, open_session
 from lexbeam.pipeline.stages import Stage
 from lexbeam.pipeline.summary import summary_lines, summary_of
 from lexbeam.pipeline.workspace import Workspace
@@ -56,7 +57,8 @@ def run_job(run: RunDir, plan: Plan, settings: RunSettings, view: ProgressView) 
         if plan.command != "transform":
             text = corpus_model.copy_dictionaries(run, plan.config.text)
             plan = replace(plan, config=replace(plan.config, text=text))
-        _carry_out(Workspace(run, plan), settings, view)
+        with open_session(settings.beam_args, run) as session:
+            _carry_out(Workspace(run, plan), settings, view, session)
 
 
 def _finish_complete(run: RunDir, settings: RunSettings, view: ProgressView) -> None:
@@ -75,12 +77,14 @@ def held(run: RunDir) -> Iterator[None]:
         raise UsageError(str(error)) from error
 
 
-def _carry_out(work: Workspace, settings: RunSettings, view: ProgressView) -> None:
+def _carry_out(
+    work: Workspace, settings: RunSettings, view: ProgressView, session: Session
+) -> None:
     command = work.plan.command
 
     def run_stages(todo: Sequence[Stage], total: int | None) -> None:
         for stage in todo:
-            _run_stage(work, stage, settings, view, total)
+            _run_stage(work, stage, settings, view, session, total)
 
     run_stages([stages.tokenize(work), stages.drop_duplicates(work)], None)
     num_documents = publish.documents_in(work)
@@ -122,7 +126,12 @@ def _stages_for_reuse(work: Workspace) -> list[Stage]:
 
 
 def _run_stage(
-    work: Workspace, stage: Stage, settings: RunSettings, view: ProgressView, total: int | None
+    work: Workspace,
+    stage: Stage,
+    settings: RunSettings,
+    view: ProgressView,
+    session: Session,
+    total: int | None,
 ) -> None:
     if stage.is_done():
         return
@@ -131,10 +140,10 @@ def _run_stage(
     def isolate_suspects() -> None:
         isolation.isolate_suspects(work, stage, timeout, view, verbose=settings.verbose)
 
-    with view.stage(stage.name, stage.passes or total):
+    with view.stage(stage.name, stage.passes or total, session.note):
         isolate_suspects()
         for build in stage.pipelines():
-            launch.run_pipeline(build, settings.beam_args, stage.name)
+            session.run(build, stage.name)
         # Where a cluster starts dead workers again, they become suspects while the pipeline runs.
         isolate_suspects()
     if not stage.is_done():

@@ -137,9 +137,9 @@ def _carry_out(command: str, settings: options.RunSettings, given: dict[str, Any
     try:
         plan = _plan(command, settings, given, view)
         # Only now, since it takes seconds: Beam, and what it says of its options.
-        from lexbeam.pipeline import job, launch
+        from lexbeam.pipeline import job, session
 
-        launch.check_runner(settings.beam_args)
+        session.check_runner(settings.beam_args)
         run, plan = prepare.claim_run(plan, settings, view)
         job.run_job(run, plan, settings, view)
     except ModelError as error:

@@ -18,6 +18,7 @@ from apache_beam.portability.api import beam_provision_api_pb2
 from apache_beam.runners.job import utils as job_utils
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProvisionInfo
+from apache_beam.runners.runner import PipelineRunner
 
 from lexbeam.pipeline.errors import UsageError
 from lexbeam.transforms import threads
@@ -49,11 +50,15 @@ def runner_name(beam_args: Sequence[str]) -> str:
 def run_pipeline(build: Build, beam_args: Sequence[str], label: str) -> None:
     """Build and run one pipeline; returns when it is done, raises where it failed."""
     options = pipeline_options(beam_args)
-    in_process = options.view_as(StandardOptions).runner == IN_PROCESS
-    pipeline = beam.Pipeline(
-        runner=in_process_runner(options) if in_process else None, options=options
-    )
+    # Before the pipeline is made, which copies the options.
     label_of_job(options, label)
+    in_process = options.view_as(StandardOptions).runner == IN_PROCESS
+    run_with(build, options, in_process_runner(options) if in_process else None)
+
+
+def run_with(build: Build, options: PipelineOptions, runner: PipelineRunner | None) -> None:
+    """Build and run one pipeline on a runner, or on that of the options where it is None."""
+    pipeline = beam.Pipeline(runner=runner, options=options)
     build(pipeline)
     result = pipeline.run()
     try:
@@ -64,7 +69,7 @@ def run_pipeline(build: Build, beam_args: Sequence[str], label: str) -> None:
             result.cancel()
         raise
     if state is not None and str(state) not in ("DONE", "PipelineState.DONE"):
-        raise RuntimeError(f"the pipeline of stage {label} ended as {state}")
+        raise RuntimeError(f"the pipeline ended as {state}")
 
 
 def in_process_runner(options: PipelineOptions) -> FnApiRunner:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from lexbeam.pipeline.beam_arguments import value_of
 from lexbeam.pipeline.options import JobConfig, RunSettings
 from lexbeam.transforms import splits
 from lexbeam.transforms.threads import kernel_threads
@@ -60,11 +60,13 @@ def worker_ram(settings: RunSettings) -> int:
     """Bytes of memory of a worker: as told, else this machine's where the workers are here."""
     if settings.worker_ram != "auto":
         return int(settings.worker_ram)
-    if _option(settings.beam_args, "runner") not in _IN_PROCESS_RUNNERS:
+    if value_of(settings.beam_args, "runner") not in _IN_PROCESS_RUNNERS:
         return _CLUSTER_WORKER_RAM
     workers = 1
-    if _option(settings.beam_args, "direct_running_mode") == "multi_processing":
-        workers = int(_option(settings.beam_args, "direct_num_workers") or 0) or os.cpu_count() or 1
+    if value_of(settings.beam_args, "direct_running_mode") == "multi_processing":
+        workers = (
+            int(value_of(settings.beam_args, "direct_num_workers") or 0) or os.cpu_count() or 1
+        )
     return machine_ram() // workers
 
 
@@ -75,14 +77,3 @@ def machine_ram() -> int:
         with suppress(OSError, ValueError):  # not there, or "max"
             ram = min(ram, int(Path(path).read_text(encoding="ascii")))
     return ram
-
-
-def _option(beam_args: Sequence[str], name: str) -> str | None:
-    """The value of an option of Beam's, which is not imported for it."""
-    value = None
-    for place, argument in enumerate(beam_args):
-        if argument == f"--{name}" and place + 1 < len(beam_args):
-            value = beam_args[place + 1]
-        elif argument.startswith(f"--{name}="):
-            value = argument.partition("=")[2]
-    return value

@@ -56,15 +56,21 @@ class ProgressView:
             self._quiet = True
 
     @contextmanager
-    def stage(self, name: str, total: int | None) -> Iterator[None]:
-        """Show the progress of one stage while the body runs; `total` documents where known."""
+    def stage(self, name: str, total: int | None, note: Callable[[], str] = str) -> Iterator[None]:
+        """Show the progress of one stage while the body runs.
+
+        Args:
+            name: the stage's.
+            total: how many documents it has; None where that is not known.
+            note: gives what else there is to say of it.
+        """
         started = time.monotonic()
         stop = threading.Event()
         with tempfile.TemporaryDirectory(prefix="lexbeam-progress-") as folder:
             path = str(Path(folder, "counts"))
             os.environ[progress.PROGRESS_FILE] = path
             watcher = threading.Thread(
-                target=self._watch, args=(name, total, path, started, stop), daemon=True
+                target=self._watch, args=(name, total, note, path, started, stop), daemon=True
             )
             watcher.start()
             succeeded = False
@@ -82,7 +88,13 @@ class ProgressView:
                 self._end(name, done or total, self.seconds[name], succeeded)
 
     def _watch(
-        self, name: str, total: int | None, path: str, started: float, stop: threading.Event
+        self,
+        name: str,
+        total: int | None,
+        note: Callable[[], str],
+        path: str,
+        started: float,
+        stop: threading.Event,
     ) -> None:
         if self._quiet:
             return
@@ -90,11 +102,12 @@ class ProgressView:
         while not stop.wait(pause):
             done = progress.read_counts(path)[name]
             seconds = time.monotonic() - started
+            line = "  ".join(filter(None, [progress_line(name, done, total, seconds), note()]))
             if self._is_terminal:
-                self._draw(f"\r\x1b[K{progress_line(name, done, total, seconds)}")
+                self._draw(f"\r\x1b[K{line}")
             else:
                 fields = {"stage": name, "done": done, "total": total, "seconds": round(seconds, 3)}
-                self.say(progress_line(name, done, total, seconds), "progress", **fields)
+                self.say(line, "progress", **fields)
 
     def _end(self, name: str, done: int | None, seconds: float, succeeded: bool) -> None:
         if self._quiet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import os
 import shutil
 import signal
@@ -20,7 +21,6 @@ _DESCRIPTION = (
     "A pool of Beam workers on this host, for jobs with --environment_type=EXTERNAL "
     "--environment_config=HOST:PORT."
 )
-_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _SECONDS_TO_ANSWER = 5.0
 
 
@@ -98,11 +98,18 @@ def _check_options(parsed: argparse.Namespace) -> None:
         parsed.log_dir = os.path.abspath(parsed.log_dir)
     if parsed.python != sys.executable:
         parsed.python = _usable_python(parsed.python)
-    if parsed.host not in _LOOPBACK:
+    if not _is_loopback(parsed.host):
         log.write(
             "warning", "open-address",
             f"--host {parsed.host}: whoever reaches this address can run code as this user",
         )  # fmt: skip
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def _usable_python(path: str) -> str:

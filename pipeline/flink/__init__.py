@@ -1,0 +1,1 @@
+"""Jobs on a Flink cluster: how they are set up, submitted, watched and cancelled."""
