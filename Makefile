@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install model lint format types test test-slow test-kills test-schedulers conformance servers conformance-servers test-cuda bench soak lock clean
+.PHONY: install model lint format types test test-slow test-kills test-schedulers conformance servers conformance-servers flink-install flink test-cuda bench soak lock clean
 
 install: $(INSTALLED)
 
@@ -62,6 +62,15 @@ conformance-servers: servers
 conformance: $(INSTALLED) conformance-servers
 	$(BIN)/python -m tests.conformance.offline $(BIN)/python -m pytest -n 3 --dist loadgroup \
 		-m "conformance and not soak" --durations 12
+
+# Beam's job server and a Flink of its own, where Java and Maven are.
+flink-install: $(INSTALLED)
+	PYTHON=$(BIN)/python deploy/flink/install.sh
+
+# The same job on a real Flink cluster of this machine, whose processes are killed under it.
+flink: $(INSTALLED) flink-install
+	$(BIN)/python -m tests.conformance.offline $(BIN)/python -m pytest \
+		-m "flink and not soak" --durations 12
 
 # On a machine with a CUDA device.
 test-cuda: model

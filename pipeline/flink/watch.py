@@ -22,7 +22,7 @@ class FlinkWatch:
 
     Args:
         rest: of the cluster.
-        name: of the job.
+        name: of the job; those of the name that have ended are of an earlier attempt.
         num_committed: how many files the run holds by now; what shows that a long task goes on.
         warn: says a line to the user.
 
@@ -46,6 +46,7 @@ class FlinkWatch:
         self._committed: int | None = None
         self._changed = time.monotonic()
         self._said: set[str] = set()
+        self._ended_before: set[str] | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
 
@@ -67,14 +68,16 @@ class FlinkWatch:
                 self._report_silence(f"its REST API does not answer: {error}")
 
     def _look_once(self) -> None:
-        found = [job for job in self._rest.jobs() if job["name"] == self._name]
+        found = [entry for entry in self._rest.jobs() if entry["name"] == self._name]
+        if self._ended_before is None:
+            self._ended_before = {entry["jid"] for entry in found if entry["state"] in ENDED}
+        found = [entry for entry in found if entry["jid"] not in self._ended_before]
         if not found:
             self._report_silence("the cluster does not have it yet")
             return
-        # Of a name there is one job; were there two, the newest.
-        job = self._rest.job(max(found, key=lambda job: job["start-time"])["jid"])
+        job = self._rest.job(found[0]["jid"])
         seen = _signs_of_progress(job)
-        self.note = note_of(job, found[-1].get("tasks", {}))
+        self.note = note_of(job, found[0]["tasks"])
         if seen != self._seen:
             self._seen, self._changed = seen, time.monotonic()
             supervised.sign_of_life()

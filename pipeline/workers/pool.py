@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import grpc
+import psutil
 from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
 from grpc_health.v1 import health, health_pb2_grpc
 
@@ -26,10 +27,13 @@ from lexbeam.models.config import ConfigError
 from lexbeam.pipeline import log
 from lexbeam.pipeline.workers.environment import Environments, StagedPackagesError
 from lexbeam.pipeline.workers.output import Output
-from lexbeam.pipeline.workers.provision import provision
+from lexbeam.pipeline.workers.provision import Provision, hang_up, provision
 from lexbeam.transforms.threads import WORKERS_PER_HOST
 
 SECONDS_TO_END = 5.0
+# A worker that dies before it has called its runner is started again, up to so many in all.
+MOST_TRIES = 3
+_SECONDS_BETWEEN_LOOKS = 0.25
 _THREADS = 32
 _MODULE = "apache_beam.runners.worker.sdk_worker_main"
 
@@ -59,18 +63,29 @@ class Worker:
     Attributes:
         number: of all that the pool has started.
         worker_id: as its runner calls it.
+        control: where its runner listens.
+        has_called: whether it was seen to be connected there.
+        is_stopped: whether it was told to end.
     """
 
     def __init__(
-        self, number: int, worker_id: str, folder: Path, process: subprocess.Popen[bytes]
+        self, number: int, worker_id: str, told: Provision, process: subprocess.Popen[bytes]
     ) -> None:
         self.number = number
         self.worker_id = worker_id
-        self._folder = folder
+        self.control = told.control
+        self.has_called = False
+        self.is_stopped = False
+        self._folder = told.folder
         self._process = process
 
     def wait(self) -> int:
         """Its exit code when it has ended, negative for a signal; its folder is removed."""
+        while not self.has_called:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_SECONDS_BETWEEN_LOOKS)
+                break
+            self.has_called = is_connected(self._process.pid, self.control)
         code = self._process.wait()
         # Whatever it has started ends with it.
         self._signal(signal.SIGKILL)
@@ -79,6 +94,7 @@ class Worker:
 
     def stop(self) -> None:
         """End it, in good order where it does not take too long."""
+        self.is_stopped = True
         self._signal(signal.SIGTERM)
         try:
             self._process.wait(SECONDS_TO_END)
@@ -89,6 +105,19 @@ class Worker:
     def _signal(self, number: int) -> None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, number)
+
+
+def is_connected(pid: int, address: str) -> bool:
+    """Whether a process is connected to a port of that number."""
+    port = int(address.rpartition(":")[2])
+    try:
+        connections = psutil.Process(pid).net_connections("tcp")
+    except psutil.Error:
+        return False
+    return any(
+        connection.status == psutil.CONN_ESTABLISHED and connection.raddr.port == port
+        for connection in connections
+    )
 
 
 class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):  # type: ignore[misc]
@@ -138,7 +167,7 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):  # type
             self.say("warning", "same-name", text, worker_id=request.worker_id)
         return beam_fn_api_pb2.StopWorkerResponse()
 
-    def _start(self, request: beam_fn_api_pb2.StartWorkerRequest) -> None:
+    def _start(self, request: beam_fn_api_pb2.StartWorkerRequest, tries: int = 1) -> None:
         with self._lock:
             self._num_started += 1
             number = self._num_started
@@ -151,7 +180,7 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):  # type
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        worker = Worker(number, request.worker_id, folder, process)
+        worker = Worker(number, request.worker_id, told, process)
         with self._lock:
             self._workers.append(worker)
             num_alive = len(self._workers)
@@ -161,7 +190,7 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):  # type
         if num_alive > self._config.slots:
             text = f"{num_alive} workers share {self._config.slots} slots: see --slots"
             self.say("warning", "more-than-slots", text)
-        self._in_thread(self._await, worker)
+        self._in_thread(self._await, worker, request, tries)
         if process.stdout is not None:
             self._in_thread(self._output.copy, process.stdout, f"worker {number}: ")
         if is_closed:
@@ -189,14 +218,33 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):  # type
     def _in_thread(self, function: Any, *arguments: Any) -> None:
         threading.Thread(target=function, args=arguments, daemon=True).start()
 
-    def _await(self, worker: Worker) -> None:
+    def _await(
+        self, worker: Worker, request: beam_fn_api_pb2.StartWorkerRequest, tries: int
+    ) -> None:
         code = worker.wait()
         with self._lock:
             self._workers.remove(worker)
         # SIGTERM is how the pool and runners stop one.
-        level = "info" if code in (0, -signal.SIGTERM) else "warning"
+        is_well = worker.is_stopped or code in (0, -signal.SIGTERM)
+        level = "info" if is_well else "warning"
         text = f"worker {worker.number} ({worker.worker_id}) has ended, exit code {code}"
         self.say(level, "worker-ended", text, worker_id=worker.worker_id, exit_code=code)
+        if not is_well and not worker.has_called:
+            self._replace(worker, request, tries)
+
+    def _replace(
+        self, dead: Worker, request: beam_fn_api_pb2.StartWorkerRequest, tries: int
+    ) -> None:
+        """Start a worker again of whose death its runner knows nothing: it would wait for ever."""
+        if self._is_closed:
+            return
+        if tries < MOST_TRIES:
+            with suppress(OSError, ValueError, grpc.RpcError, StagedPackagesError):
+                self._start(request, tries + 1)
+                return
+        text = f"worker {dead.worker_id} is given up: it died {tries} times before it worked"
+        self.say("error", "worker-given-up", text, worker_id=dead.worker_id)
+        hang_up(dead.control, dead.worker_id)
 
     def close(self) -> None:
         """End all workers, and leave nothing behind."""

@@ -11,6 +11,7 @@ from apache_beam.portability.api import (
     beam_artifact_api_pb2,
     beam_artifact_api_pb2_grpc,
     beam_fn_api_pb2,
+    beam_fn_api_pb2_grpc,
     beam_provision_api_pb2,
     beam_provision_api_pb2_grpc,
     beam_runner_api_pb2,
@@ -21,6 +22,7 @@ from apache_beam.runners.worker.worker_id_interceptor import WorkerIdInterceptor
 from google.protobuf import json_format
 
 _SECONDS, _SECONDS_TO_FETCH = 60.0, 600.0
+_SECONDS_TO_HANG_UP = 5.0
 _STAGED, _OPTIONS = "staged", "pipeline_options.json"
 _ANY_SIZE = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
@@ -31,10 +33,12 @@ class Provision:
 
     Attributes:
         folder: the worker's; `staged` in it holds the job's files.
+        control: where the worker is to ask its runner for work.
         environment: variables by which Beam's worker finds its runner and its options.
     """
 
     folder: Path
+    control: str
     environment: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -68,7 +72,23 @@ def provision(request: beam_fn_api_pb2.StartWorkerRequest, folder: Path) -> Prov
     for name, key in (("JOB_NAME", "job_name"), ("JOB_ID", "job_id")):
         if key in info.metadata:
             environment[name] = info.metadata[key]
-    return Provision(folder, environment)
+    return Provision(folder, control, environment)
+
+
+def hang_up(control: str, worker_id: str) -> None:
+    """Tell a runner that a worker is dead: call in its place, and hang up.
+
+    A runner waits for ever for a worker that has died before it first called.
+    """
+    with _channel(control, worker_id) as channel:
+        stub = beam_fn_api_pb2_grpc.BeamFnControlStub(channel)
+        call = stub.Control(iter(()), timeout=_SECONDS_TO_HANG_UP)
+        try:
+            for _ in call:
+                break
+        except grpc.RpcError:
+            return  # It has gone itself, or has understood.
+        call.cancel()
 
 
 def _descriptor(url: str) -> str:

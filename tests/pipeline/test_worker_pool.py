@@ -22,6 +22,7 @@ from apache_beam.portability.api import (
     beam_artifact_api_pb2,
     beam_artifact_api_pb2_grpc,
     beam_fn_api_pb2,
+    beam_fn_api_pb2_grpc,
     beam_provision_api_pb2,
     beam_provision_api_pb2_grpc,
     beam_runner_api_pb2,
@@ -37,7 +38,7 @@ from tests.helpers import wait_until
 # What stands in for Beam's worker: it says what it was told, prints more than any pipe holds, and
 # works on until it is stopped.
 WORKER = """
-import json, os, pathlib, sys, time
+import json, os, pathlib, socket, sys, time
 folder = pathlib.Path.cwd()
 told = {
     "environment": dict(os.environ),
@@ -51,6 +52,9 @@ sys.stdout.flush()
 target = pathlib.Path(os.environ["TOLD"]) / os.environ["WORKER_ID"]
 target.with_suffix(".tmp").write_text(json.dumps(told))
 target.with_suffix(".tmp").rename(target)
+if "CALL" in os.environ:
+    address = os.environ["CONTROL_API_SERVICE_DESCRIPTOR"].split('"')[1]
+    call = socket.create_connection(address.split(":"))
 time.sleep(600)
 """
 
@@ -58,12 +62,14 @@ time.sleep(600)
 class Runner(
     beam_provision_api_pb2_grpc.ProvisionServiceServicer,
     beam_artifact_api_pb2_grpc.ArtifactRetrievalServiceServicer,
+    beam_fn_api_pb2_grpc.BeamFnControlServicer,
 ):
-    """Provision and artifact service of a runner that has staged these files."""
+    """Provision, artifact and control service of a runner that has staged these files."""
 
     def __init__(self, staged: dict[str, bytes]) -> None:
         self._staged = staged
         self.asked_for: list[str] = []
+        self.called_by: list[str] = []
 
     def _artifact(self, name: str) -> beam_runner_api_pb2.ArtifactInformation:
         payload = beam_runner_api_pb2.ArtifactStagingToRolePayload(staged_name=name)
@@ -88,6 +94,11 @@ class Runner(
     def ResolveArtifacts(self, request, context):
         return beam_artifact_api_pb2.ResolveArtifactsResponse(replacements=request.artifacts)
 
+    def Control(self, request_iterator, context):
+        metadata = context.invocation_metadata()
+        self.called_by += [value for key, value in metadata if key == "worker_id"]
+        yield from ()
+
     def GetArtifact(self, request, context):
         payload = beam_runner_api_pb2.ArtifactStagingToRolePayload.FromString(
             request.artifact.role_payload
@@ -105,6 +116,7 @@ def serve() -> Iterator[Callable[[Runner], str]]:
         server = grpc.server(ThreadPoolExecutor(4))
         beam_provision_api_pb2_grpc.add_ProvisionServiceServicer_to_server(runner, server)
         beam_artifact_api_pb2_grpc.add_ArtifactRetrievalServiceServicer_to_server(runner, server)
+        beam_fn_api_pb2_grpc.add_BeamFnControlServicer_to_server(runner, server)
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
         servers.append(server)
@@ -211,12 +223,38 @@ def test_workers_of_one_name_are_not_mistaken_for_each_other(workers, serve):
     assert children() == []
 
 
-def test_a_worker_that_dies_is_reported(workers, serve, told):
+def test_a_worker_that_dies_is_reported(workers, serve, told, monkeypatch):
+    monkeypatch.setenv("CALL", "yes")
     workers_, said = workers()
-    workers_.StartWorker(request("w-1", serve(Runner({}))), None)
+    address = serve(Runner({}))
+    workers_.StartWorker(request("w-1", address), None)
     wait_until((told / "w-1").exists)
-    children()[0].kill()
+    (process,) = children()
+    wait_until(lambda: pool.is_connected(process.pid, address))
+    # Until the pool has seen it as well.
+    wait_until(lambda: workers_._workers[0].has_called)
+    process.kill()
     wait_until(lambda: "worker 1 (w-1) has ended, exit code -9" in said.getvalue())
+    wait_until(lambda: not workers_._workers)
+    assert "worker 2" not in said.getvalue()
+
+
+def test_a_worker_that_dies_before_it_calls_is_started_again_and_then_given_up(
+    workers, serve, told
+):
+    runner = Runner({})
+    workers_, said = workers()
+    workers_.StartWorker(request("w-1", serve(runner)), None)
+    for number in range(1, pool.MOST_TRIES + 1):
+        wait_until(lambda number=number: f"worker {number} (w-1) begins" in said.getvalue())
+        wait_until(children)
+        children()[0].kill()
+        ended = f"worker {number} (w-1) has ended, exit code -9"
+        wait_until(lambda ended=ended: ended in said.getvalue())
+    wait_until(lambda: "worker w-1 is given up: it died 3 times" in said.getvalue())
+    # Its runner would wait for it without end.
+    wait_until(lambda: runner.called_by == ["w-1"])
+    assert not children()
 
 
 def test_a_runner_that_does_not_answer_is_an_error(workers):

@@ -1,6 +1,6 @@
 """A Flink cluster of processes of this host, each task manager with a worker pool of its own.
 
-`python -m tests.flink.cluster` starts one and prints its address, until Ctrl-C.
+`python -m tests.conformance.flink_cluster` starts one and prints its address, until Ctrl-C.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
+from lexbeam.pipeline.flink.rest import ENDED
 from tests.conftest import ROOT, skip_or_fail
 from tests.helpers import free_port, wait_until
 
@@ -89,6 +91,28 @@ class Cluster:
             return int(self.get("/overview")["slots-total"])
         except OSError:
             return 0
+
+    def living_jobs(self) -> list[str]:
+        """Names of the jobs that have not ended."""
+        jobs = self.get("/jobs/overview")["jobs"]
+        return [job["name"] for job in jobs if job["state"] not in ENDED]
+
+    def is_running(self, stage: str) -> bool:
+        """Whether a stage's job is there and has begun its work."""
+        return any(
+            job["name"].startswith(f"lexbeam-{stage}-") and job["tasks"]["running"]
+            for job in self.get("/jobs/overview")["jobs"]
+            if job["state"] == "RUNNING"
+        )
+
+    def workers(self) -> list[int]:
+        """Process ids of the pools' workers."""
+        return [child.pid for pool in self.pools for child in psutil.Process(pool.pid).children()]
+
+    def kill_task_manager(self, number: int) -> None:
+        """Kill one with -9."""
+        self.task_managers[number].kill()
+        self.task_managers[number].wait()
 
     def start(self, num_task_managers: int) -> None:
         """Start everything, and wait until it is up."""
