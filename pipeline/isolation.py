@@ -53,7 +53,8 @@ def isolate_suspects(
         return
     request = Request(work, stage.name, tuple(suspects), timeout, verbose)
     command = [sys.executable, "-P", "-m", "lexbeam.pipeline.trials"]
-    environment = os.environ | {threads.WORKERS_PER_HOST: "1"}
+    # It forks, and a process with threads is not forked safely: BLAS would start its own at once.
+    environment = os.environ | {threads.WORKERS_PER_HOST: "1", "OPENBLAS_NUM_THREADS": "1"}
     environment.pop(progress.PROGRESS_FILE, None)
     process = subprocess.Popen(
         command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE

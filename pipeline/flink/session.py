@@ -21,10 +21,12 @@ from lexbeam.pipeline.flink.job_server import (
     SharedServerRunner,
     set_job_server,
 )
-from lexbeam.pipeline.flink.jobs import cancel_jobs, cause_of_failure
+from lexbeam.pipeline.flink.jobs import cancel_jobs, cause_of_failure, living_jobs
 from lexbeam.pipeline.flink.rest import FlinkError, FlinkRest
 from lexbeam.pipeline.flink.watch import FlinkWatch
 from lexbeam.pipeline.runs import RunDir
+from lexbeam.pipeline.tables import count_of
+from lexbeam.pipeline.workers.names import SEPARATOR
 from lexbeam.transforms import storage
 
 _OPTION = "flink_master"
@@ -70,7 +72,7 @@ class FlinkSession:
         self._rest = FlinkRest(self._master)
         # Of another output a run may have the same name.
         digest = hashlib.sha256(run.path.encode()).hexdigest()[:8]
-        self._identity = f"{run.run_id}-{digest}".lower()
+        self._identity = f"{SEPARATOR}{digest}-{run.run_id}".lower()
         self._server: SharedJobServer | None = None
         self._watch: FlinkWatch | None = None
 
@@ -83,8 +85,7 @@ class FlinkSession:
 
         Raises JobError where it failed, with what Flink says about it.
         """
-        # Those of a driver that has died would hold slots, and do the same work.
-        self._cancel(self._identity)
+        self._cancel_leftovers()
         cluster = _cluster(self._rest, self._master)
         errors, _ = problems(cluster)
         if errors:
@@ -92,7 +93,7 @@ class FlinkSession:
         options = launch.pipeline_options(job_options.completed(self._beam_args, cluster))
         set_job_server(options, self._rest, cluster)
         cloud = options.view_as(GoogleCloudOptions)
-        cloud.job_name = f"{cloud.job_name or 'lexbeam'}-{label}-{self._identity}"
+        cloud.job_name = f"{cloud.job_name or 'lexbeam'}-{label}{self._identity}"
         runner = None
         if not options.view_as(PortableOptions).job_endpoint:
             self._server = self._server or SharedJobServer(options)
@@ -115,6 +116,16 @@ class FlinkSession:
             self._watch = None
             # The job server says that a job is cancelled while it goes on.
             self._cancel(name)
+
+    def _cancel_leftovers(self) -> None:
+        """Jobs of this run whose driver has died would hold slots, and do the same work."""
+        try:
+            left = living_jobs(self._rest, self._identity)
+        except FlinkError as error:
+            raise JobError(f"no Flink answers any more: {error}") from error
+        if left:
+            _warn(f"cancelling {count_of(len(left), 'job')} of this run, whose driver has died")
+            self._cancel(self._identity)
 
     def _cancel(self, ending: str) -> None:
         """Cancel what lives of jobs whose names end so."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ from grpc_health.v1 import health, health_pb2_grpc
 from lexbeam.models.config import ConfigError
 from lexbeam.pipeline import log
 from lexbeam.pipeline.workers.environment import Environments, StagedPackagesError
+from lexbeam.pipeline.workers.names import is_followed_by
 from lexbeam.pipeline.workers.output import Output
 from lexbeam.pipeline.workers.provision import Provision, hang_up, provision
 from lexbeam.transforms.threads import WORKERS_PER_HOST
@@ -34,6 +37,8 @@ SECONDS_TO_END = 5.0
 # A worker that dies before it has called its runner is started again, up to so many in all.
 MOST_TRIES = 3
 _SECONDS_BETWEEN_LOOKS = 0.25
+SECONDS_TO_CALL = 15.0
+_SECONDS_TO_CONNECT = 2.0
 _THREADS = 32
 _MODULE = "apache_beam.runners.worker.sdk_worker_main"
 
@@ -64,6 +69,7 @@ class Worker:
         number: of all that the pool has started.
         worker_id: as its runner calls it.
         control: where its runner listens.
+        job_name: its job's.
         has_called: whether it was seen to be connected there.
         is_stopped: whether it was told to end.
     """
@@ -74,6 +80,7 @@ class Worker:
         self.number = number
         self.worker_id = worker_id
         self.control = told.control
+        self.job_name = told.job_name
         self.has_called = False
         self.is_stopped = False
         self._folder = told.folder
@@ -81,11 +88,15 @@ class Worker:
 
     def wait(self) -> int:
         """Its exit code when it has ended, negative for a signal; its folder is removed."""
+        began = time.monotonic()
         while not self.has_called:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(_SECONDS_BETWEEN_LOOKS)
                 break
             self.has_called = is_connected(self._process.pid, self.control)
+            if time.monotonic() - began > SECONDS_TO_CALL and not is_listening(self.control):
+                # Its runner has gone meanwhile, and it would go on trying to call.
+                self.stop()
         code = self._process.wait()
         # Whatever it has started ends with it.
         self._signal(signal.SIGKILL)
@@ -118,6 +129,16 @@ def is_connected(pid: int, address: str) -> bool:
         connection.status == psutil.CONN_ESTABLISHED and connection.raddr.port == port
         for connection in connections
     )
+
+
+def is_listening(address: str) -> bool:
+    """Whether anybody listens at an address."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), _SECONDS_TO_CONNECT):
+            return True
+    except OSError:
+        return False
 
 
 class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):  # type: ignore[misc]
@@ -181,6 +202,7 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):  # type
             shutil.rmtree(folder, ignore_errors=True)
             raise
         worker = Worker(number, request.worker_id, told, process)
+        self._stop_earlier(worker.job_name)
         with self._lock:
             self._workers.append(worker)
             num_alive = len(self._workers)
@@ -195,6 +217,18 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):  # type
             self._in_thread(self._output.copy, process.stdout, f"worker {number}: ")
         if is_closed:
             worker.stop()
+
+    def _stop_earlier(self, job_name: str) -> None:
+        """Stop the workers of a run's stages before this one.
+
+        A Flink task manager that has survived a failure of the job may keep some without end.
+        """
+        with self._lock:
+            found = [
+                worker for worker in self._workers if is_followed_by(worker.job_name, job_name)
+            ]
+        for worker in found:
+            self._in_thread(worker.stop)
 
     def _spawn(
         self, python: str, number: int, folder: Path, environment: dict[str, str]

@@ -23,6 +23,7 @@ from google.protobuf import json_format
 
 _SECONDS, _SECONDS_TO_FETCH = 60.0, 600.0
 _SECONDS_TO_HANG_UP = 5.0
+_JOB_NAME = "beam:option:job_name:v1"
 _STAGED, _OPTIONS = "staged", "pipeline_options.json"
 _ANY_SIZE = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
@@ -34,11 +35,13 @@ class Provision:
     Attributes:
         folder: the worker's; `staged` in it holds the job's files.
         control: where the worker is to ask its runner for work.
+        job_name: as the job's options have it; empty where they have none.
         environment: variables by which Beam's worker finds its runner and its options.
     """
 
     folder: Path
     control: str
+    job_name: str
     environment: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -72,7 +75,8 @@ def provision(request: beam_fn_api_pb2.StartWorkerRequest, folder: Path) -> Prov
     for name, key in (("JOB_NAME", "job_name"), ("JOB_ID", "job_id")):
         if key in info.metadata:
             environment[name] = info.metadata[key]
-    return Provision(folder, control, environment)
+    job_name = str(dict(info.pipeline_options).get(_JOB_NAME) or "")
+    return Provision(folder, control, job_name, environment)
 
 
 def hang_up(control: str, worker_id: str) -> None:

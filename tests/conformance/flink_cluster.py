@@ -201,6 +201,7 @@ class Cluster:
             "jobmanager.rpc.address": "127.0.0.1",
             "jobmanager.rpc.port": str(self.rpc_port),
             "jobmanager.bind-host": "127.0.0.1",
+            "blob.server.port": "0",
             "rest.address": "127.0.0.1",
             "rest.bind-address": "127.0.0.1",
             "rest.port": str(self.rest_port),

@@ -83,7 +83,8 @@ def start() -> Iterator[Start]:
     ) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "lexbeam.pipeline.cli", *map(str, arguments)]
         process = subprocess.Popen(
-            command, env=os.environ | environment, text=True, stderr=subprocess.PIPE,
+            command, text=True, stderr=subprocess.PIPE,
+            env=os.environ | {"PYTHONFAULTHANDLER": "1"} | environment,
             preexec_fn=lambda: signal.signal(signal.SIGINT, on_interrupt),
         )  # fmt: skip
         started.append(process)
@@ -96,8 +97,15 @@ def start() -> Iterator[Start]:
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
-    """Exit code and standard error."""
-    _, error = process.communicate(timeout=LONGEST)
+    """Exit code and standard error; fails with where every process stands that hangs."""
+    try:
+        _, error = process.communicate(timeout=LONGEST)
+    except subprocess.TimeoutExpired:
+        hanging = psutil.Process(process.pid)
+        for each in reversed([hanging, *hanging.children(recursive=True)]):
+            each.send_signal(signal.SIGABRT)
+            time.sleep(1.0)
+        pytest.fail(f"took longer than {LONGEST} s:\n{process.communicate()[1]}")
     return process.returncode, error
 
 
