@@ -52,8 +52,8 @@ class FlinkRest:
         """Why attempts of a job failed, the latest first, each with its stack trace."""
         answer = self._call(f"/jobs/{job_id}/exceptions")
         entries = answer.get("exceptionHistory", {}).get("entries", [])
-        found = [str(entry.get("stacktrace") or "") for entry in entries]
-        return found or [str(answer["root-exception"])] * bool(answer.get("root-exception"))
+        found = [entry.get("stacktrace") for entry in entries] or [answer.get("root-exception")]
+        return [str(trace) for trace in found if trace]
 
     def cancel(self, job_id: str) -> None:
         """Ask for a job's end; it goes on for a moment. Nothing where it has ended."""

@@ -1,4 +1,4 @@
-"""What lexbeam asks and tells a Flink cluster, which the test plays; a real one: tests/conformance."""
+"""What lexbeam asks and tells a Flink that the test plays; a real one: tests/conformance."""
 
 from __future__ import annotations
 
@@ -239,9 +239,8 @@ class TestCommand:
 
     def test_a_cluster_that_does_not_answer(self, run):
         nobody = f"127.0.0.1:{free_port()}"
-        assert (
-            f"--flink_master {nobody}: no Flink answers there" in run("--flink_master", nobody).err
-        )
+        said = run("--flink_master", nobody).err
+        assert f"--flink_master '{nobody}': no Flink answers there" in said
 
     def test_a_cluster_without_task_managers(self, run, flink):
         flink.managers = []
@@ -249,18 +248,18 @@ class TestCommand:
 
     def test_more_parallelism_than_slots(self, run, flink):
         said = run("--flink_master", flink.address, "--parallelism", "9").err
-        assert "--parallelism 9: the cluster has 4 slots" in said
+        assert "--parallelism '9': the cluster has 4 slots" in said
 
     def test_settings_are_warned_of(self, run, flink):
         flink.settings = {}
         said = run("--flink_master", flink.address, "--job_server_java_launcher", "no-java").err
         assert "lexbeam: warning: Flink at" in said
         assert "restart-strategy.type" in said
-        assert "--job_server_java_launcher no-java: is no program" in said
+        assert "--job_server_java_launcher 'no-java': is no program" in said
 
     def test_a_jar_that_is_not_there(self, run, flink):
         said = run("--flink_master", flink.address, "--flink_job_server_jar", "nothing.jar").err
-        assert "--flink_job_server_jar nothing.jar: is no file" in said
+        assert "--flink_job_server_jar 'nothing.jar': is no file" in said
 
     def test_a_version_without_a_job_server(self, run, flink, monkeypatch):
         monkeypatch.delenv("LEXBEAM_FLINK_JOB_SERVER_JAR")

@@ -116,6 +116,7 @@ def record(monkeypatch) -> tuple[dict[str, Pipeline], list[int]]:
     return pipelines, sizes
 
 
+@pytest.mark.slow
 def test_every_pipeline_is_one_for_flink(record, lexbeam, tmp_path):
     pipelines, sizes = record
     write_tiny_model(tmp_path / "model", "bert")
