@@ -83,9 +83,9 @@ bench: model
 # What takes long: counting twenty million distinct terms, the memory of the text stages up to
 # 400,000 documents, and that of the LDA, fifty kills. Needs Linux.
 CORPORA ?= ../shared/corpora
-soak: model servers
+soak: model servers flink-install
 	LEXBEAM_KILLS=50 $(BIN)/python -m pytest -n 2 --dist worksteal -m kills
-	$(BIN)/python -m tests.conformance.offline $(BIN)/python -m pytest -m "conformance and soak"
+	$(BIN)/python -m tests.conformance.offline $(BIN)/python -m pytest -m "(conformance or flink) and soak"
 	$(BIN)/python benchmarks/counting.py --check
 	$(BIN)/python benchmarks/counting.py --compressed --check
 	$(BIN)/python benchmarks/memory.py --check $(addprefix --input ,$(wildcard $(CORPORA)/*.jsonl))

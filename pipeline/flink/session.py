@@ -110,7 +110,10 @@ class FlinkSession:
             launch.run_with(build, options, runner)
         except RuntimeError as error:
             cause = cause_of_failure(self._rest, name)
-            raise JobError(f"the Flink job failed: {cause or error}") from error
+            raise JobError(
+                f"the Flink job failed: {cause or error}\n"
+                "what was finished is kept, the same command resumes"
+            ) from error
         finally:
             self._watch.close()
             self._watch = None

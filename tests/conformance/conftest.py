@@ -209,6 +209,33 @@ def bare_environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     return make
 
 
+def boot_script(folder: Path, environment: Path) -> Path:
+    """The SDK container's entry point, in an environment, as Prism can start it."""
+    script = folder / "boot.sh"
+    script.write_text(
+        f"""#!/usr/bin/env bash
+# Prism gives the id in quotes, and boot needs a folder for each worker.
+arguments=()
+for argument in "$@"; do arguments+=("${{argument//\\'/}}"); done
+folder=$(mktemp -d {folder}/worker-XXXXXX)
+cd "$folder"
+export PATH={environment}/bin:$PATH RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT=1
+exec {tool("boot")} "${{arguments[@]}}" --semi_persist_dir="$folder" >> {folder}/boot.log 2>&1
+"""
+    )
+    script.chmod(0o755)
+    return script
+
+
+@pytest.fixture(scope="session")
+def process_command(tmp_path_factory, bare_environment: Environment, staged_wheel: Path) -> str:
+    """A command for PROCESS environments, in a fresh one with lexbeam installed from its wheel."""
+    environment = bare_environment("process")
+    install = (environment / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-deps")
+    subprocess.run([*install, str(staged_wheel)], check=True)
+    return str(boot_script(tmp_path_factory.mktemp("boot"), environment))
+
+
 @pytest.fixture
 def prism(tmp_path: Path) -> Iterator[str]:
     """Address of Beam's portable runner."""

@@ -13,10 +13,11 @@ import psutil
 import pytest
 
 from tests.conformance.conftest import SAMPLE, SECONDS_A_JOB, Jobs, Outcome, lexbeam, start
-from tests.conformance.flink_cluster import Cluster, flink_cluster
+from tests.conformance.flink_cluster import JOB_SERVER, Cluster, flink_cluster
 from tests.conformance.same import assert_same
 from tests.helpers import wait_until
-from tests.pipeline.conftest import TEXT_FEATURES, only_run, write_jsonl
+from tests.pipeline.conftest import TEXT_FEATURES, only_run, read_dataset, write_jsonl
+from tests.pipeline.test_kills import deadly_documents, poison
 
 pytestmark = [pytest.mark.flink, pytest.mark.timeout(600)]
 
@@ -110,6 +111,36 @@ def test_a_task_manager_is_killed(cluster, documents, reference, tmp_path):
     cluster.kill_task_manager(0)
     cluster.start_task_manager(0)
     assert_whole(finish(process), tmp_path, reference)
+
+
+@pytest.mark.soak
+def test_with_processes_of_the_task_managers(cluster, jobs: Jobs, tmp_path, process_command):
+    runner = (
+        "--runner", "FlinkRunner", "--flink_master", cluster.address,
+        "--flink_job_server_jar", JOB_SERVER, "--environment_type", "PROCESS",
+        "--environment_config", json.dumps({"command": process_command}),
+    )  # fmt: skip
+    outcome = lexbeam(*jobs.arguments("transform"), "--output", tmp_path, *runner)
+    assert outcome.code == 0, outcome.said
+    assert_same(only_run(tmp_path), jobs.references["transform"])
+
+
+@pytest.mark.soak
+def test_deadly_documents(tmp_path, tmp_path_factory, monkeypatch):
+    # In the pools' workers, and in the process in which the driver looks for the documents.
+    for name, value in poison({"bow": "SIGKILL"}).items():
+        monkeypatch.setenv(name, value)
+    with flink_cluster(tmp_path_factory.mktemp("deadly")) as cluster:
+        source = write_jsonl(tmp_path / "in.jsonl", deadly_documents("bow", "bow"))
+        outcome = lexbeam(
+            "run", "--input", source, "--output", tmp_path / "out", "--features", "tfidf",
+            "--split_size", "2K", "--min_df", "1", *cluster.options,
+        )  # fmt: skip
+        assert outcome.code == 0, outcome.said
+        errors = read_dataset(only_run(tmp_path / "out"), "errors").to_pylist()
+        assert [(row["doc_id"], row["error_type"]) for row in errors] == [
+            ("d11", "process-died"), ("d30", "process-died"),
+        ]  # fmt: skip
 
 
 @pytest.mark.soak

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +17,9 @@ from tests.conformance.conftest import (
     TEXT_OPTIONS,
     Environment,
     Jobs,
+    boot_script,
     lexbeam,
     server,
-    tool,
 )
 from tests.conformance.same import assert_same
 from tests.helpers import free_port
@@ -46,33 +45,6 @@ def pool(tmp_path_factory, bare_environment: Environment) -> Iterator[str]:
     ]  # fmt: skip
     with server(command, port, folder / "pool.log"):
         yield f"localhost:{port}"
-
-
-def boot_script(folder: Path, environment: Path) -> Path:
-    """The SDK container's entry point, in an environment, as Prism can start it."""
-    script = folder / "boot.sh"
-    script.write_text(
-        f"""#!/usr/bin/env bash
-# Prism gives the id in quotes, and boot needs a folder for each worker.
-arguments=()
-for argument in "$@"; do arguments+=("${{argument//\\'/}}"); done
-folder=$(mktemp -d {folder}/worker-XXXXXX)
-cd "$folder"
-export PATH={environment}/bin:$PATH RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT=1
-exec {tool("boot")} "${{arguments[@]}}" --semi_persist_dir="$folder" >> {folder}/boot.log 2>&1
-"""
-    )
-    script.chmod(0o755)
-    return script
-
-
-@pytest.fixture(scope="module")
-def process_command(tmp_path_factory, bare_environment: Environment, staged_wheel: Path) -> str:
-    """A command for PROCESS environments, in a fresh one with lexbeam installed from its wheel."""
-    environment = bare_environment("process")
-    install = (environment / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-deps")
-    subprocess.run([*install, str(staged_wheel)], check=True)
-    return str(boot_script(tmp_path_factory.mktemp("boot"), environment))
 
 
 @pytest.fixture
