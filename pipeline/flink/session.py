@@ -28,6 +28,7 @@ from lexbeam.pipeline.runs import RunDir
 from lexbeam.pipeline.tables import count_of
 from lexbeam.pipeline.workers.names import SEPARATOR
 from lexbeam.transforms import storage
+from lexbeam.transforms.splits import SourceChanged
 
 _OPTION = "flink_master"
 
@@ -108,8 +109,12 @@ class FlinkSession:
         self._watch.start()
         try:
             launch.run_with(build, options, runner)
+        except JobError:
+            raise
         except RuntimeError as error:
             cause = cause_of_failure(self._rest, name)
+            if SourceChanged.__name__ in (cause or ""):
+                raise RuntimeError(cause) from error
             raise JobError(
                 f"the Flink job failed: {cause or error}\n"
                 "what was finished is kept, the same command resumes"

@@ -60,6 +60,8 @@ class FlinkWatch:
         self._thread.join()
 
     def _look(self) -> None:
+        with suppress(OSError):
+            self._committed = self._num_committed()
         while not self._stop.wait(_SECONDS_BETWEEN_LOOKS):
             try:
                 self._look_once()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,11 +12,12 @@ from typing import Any
 
 import pytest
 
+from lexbeam.pipeline import launch
 from lexbeam.pipeline.beam_arguments import value_of
 from lexbeam.pipeline.errors import JobError
 from lexbeam.pipeline.flink import job_options, watch
 from lexbeam.pipeline.flink.cluster import Cluster, milliseconds, problems, read_cluster
-from lexbeam.pipeline.flink.jobs import cancel_jobs, root_cause
+from lexbeam.pipeline.flink.jobs import cancel_jobs, cause_of_failure, root_cause
 from lexbeam.pipeline.flink.rest import FlinkError, FlinkRest
 from lexbeam.pipeline.flink.session import FlinkSession
 from lexbeam.pipeline.runs import RunDir
@@ -55,6 +57,7 @@ class Flink:
         tasks = {"finished": 1, "total": 4, "running": 3}
         vertex = {"name": "MapPartition", "status": state, "tasks": {"RUNNING": 2}, "metrics": {}}
         job = {"jid": f"{len(self.jobs):032x}", "name": name, "state": state, "tasks": tasks}
+        job["start-time"] = len(self.jobs)
         self.jobs.append(job | {"vertices": [vertex]})
         return self.jobs[-1]
 
@@ -299,6 +302,45 @@ class TestJobs:
         assert flink.cancelled == [flink.jobs[0]["jid"]]
         assert "cancelling 1 job of this run, whose driver has died" in capsys.readouterr().err
 
+    @pytest.fixture
+    def submit(self, flink, tmp_path, monkeypatch) -> Callable[..., None]:
+        """`submit(error, state, said)`: a pipeline that ends so, with what Flink says of it."""
+
+        def run(error: BaseException, state: str, said: str = "") -> None:
+            options = [
+                "--runner=FlinkRunner", f"--flink_master={flink.address}",
+                f"--flink_job_server_jar={__file__}",
+                f"--job_server_java_launcher={sys.executable}",
+            ]  # fmt: skip
+            session = FlinkSession(options, RunDir(str(tmp_path), "night"))
+            flink.exceptions = [said] if said else []
+
+            def fail(*_: object) -> None:
+                flink.add_job(f"lexbeam-count{session._identity}", state)
+                raise error
+
+            monkeypatch.setattr(launch, "run_with", fail)
+            session.run(lambda pipeline: None, "count")
+
+        return run
+
+    def test_of_which_the_driver_ends_are_cancelled(self, flink, submit):
+        with pytest.raises(KeyboardInterrupt):
+            submit(KeyboardInterrupt(), "RUNNING")
+        assert flink.cancelled == [flink.jobs[0]["jid"]]
+
+    def test_that_fail_say_why(self, submit):
+        with pytest.raises(JobError, match=r"failed: b.Worse: y\nwhat was finished is kept"):
+            submit(RuntimeError("job 7 failed"), "FAILED", "a.Failed: x\nCaused by: b.Worse: y")
+        with pytest.raises(JobError, match="failed: nobody knows"):
+            submit(RuntimeError("nobody knows"), "FAILED")
+
+    def test_a_change_of_the_input_stays_what_it_is(self, submit):
+        said = "Traceback (most recent call last):\n  at x\nlexbeam.SourceChanged: in.jsonl"
+        with pytest.raises(RuntimeError, match=r"SourceChanged: in\.jsonl") as raised:
+            submit(RuntimeError("job 7 failed"), "FAILED", said)
+        assert not isinstance(raised.value, JobError)
+
     def test_their_root_cause_is_the_last_one(self):
         trace = (
             "a.Failed: x\n\tat a.b\nCaused by: b.Worse: y\n\tat c\nCaused by: c.Worst: z\n\tat d"
@@ -306,6 +348,20 @@ class TestJobs:
         assert root_cause(trace) == "c.Worst: z"
         assert root_cause("a.Failed: x\n\tat a.b") == "a.Failed: x"
         assert root_cause("") == ""
+
+    def test_a_workers_error_is_the_cause(self, flink, rest):
+        trace = (
+            "java.lang.Exception: x\n\tat a.b\nCaused by: java.lang.RuntimeException: Error "
+            "received from SDK harness for instruction 5: Traceback (most recent call last):\n"
+            '  File "/x.py", line 9, in process\n    raise ValueError(1)\n'
+            "ValueError: 7 is odd [while running 'Count']\n\n\tat c.d\n\t... 1 more\n"
+        )
+        assert root_cause(trace) == "ValueError: 7 is odd [while running 'Count']"
+        flink.add_job("lexbeam-count--1", "FAILED")
+        assert cause_of_failure(rest, "lexbeam-count--1") is None
+        flink.exceptions = [trace]
+        assert "7 is odd" in (cause_of_failure(rest, "lexbeam-count--1") or "")
+        assert cause_of_failure(rest, "lexbeam-count--2") is None
 
     def test_of_a_run_follow_each_other(self):
         assert is_followed_by("lexbeam-count--1234-night", "lexbeam-bow--1234-night")

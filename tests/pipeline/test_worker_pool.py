@@ -33,7 +33,7 @@ from lexbeam.pipeline.cli import main
 from lexbeam.pipeline.workers import pool
 from lexbeam.pipeline.workers.environment import Environments, StagedPackagesError
 from lexbeam.pipeline.workers.output import Output
-from tests.helpers import wait_until
+from tests.helpers import free_port, wait_until
 
 # What stands in for Beam's worker: it says what it was told, prints more than any pipe holds, and
 # works on until it is stopped.
@@ -70,6 +70,7 @@ class Runner(
         self._staged = staged
         self.asked_for: list[str] = []
         self.called_by: list[str] = []
+        self.job_name = "one"
 
     def _artifact(self, name: str) -> beam_runner_api_pb2.ArtifactInformation:
         payload = beam_runner_api_pb2.ArtifactStagingToRolePayload(staged_name=name)
@@ -88,7 +89,8 @@ class Runner(
             runner_capabilities=["one", "two"],
             metadata={"job_id": "job-7"},
         )
-        info.pipeline_options.update({"beam:option:answer:v1": "42"})
+        options = {"beam:option:answer:v1": "42", "beam:option:job_name:v1": self.job_name}
+        info.pipeline_options.update(options)
         return beam_provision_api_pb2.GetProvisionInfoResponse(info=info)
 
     def ResolveArtifacts(self, request, context):
@@ -185,7 +187,7 @@ def test_a_worker_is_told_all_and_may_print_what_it_likes(workers, serve, told, 
     # It says so after two megabytes of prints, which nobody reads here.
     wait_until((told / "w-1").exists)
     values = json.loads((told / "w-1").read_text())
-    assert values["options"] == {"beam:option:answer:v1": "42"}
+    assert values["options"]["beam:option:answer:v1"] == "42"
     assert values["staged"] == {"notes.txt": "staged"}
     environment = values["environment"]
     assert environment["WORKER_ID"] == "w-1"
@@ -255,6 +257,33 @@ def test_a_worker_that_dies_before_it_calls_is_started_again_and_then_given_up(
     # Its runner would wait for it without end.
     wait_until(lambda: runner.called_by == ["w-1"])
     assert not children()
+
+
+def test_a_worker_whose_runner_has_gone_before_it_called_is_ended(
+    workers, serve, told, monkeypatch
+):
+    monkeypatch.setattr(pool, "SECONDS_TO_CALL", 0.5)
+    workers_, said = workers()
+    asked = request("w-1", serve(Runner({})))
+    asked.control_endpoint.url = f"127.0.0.1:{free_port()}"
+    workers_.StartWorker(asked, None)
+    wait_until(lambda: "worker 1 (w-1) has ended, exit code -15" in said.getvalue())
+    assert "worker 2" not in said.getvalue()
+
+
+def test_workers_of_a_runs_earlier_stage_are_ended(workers, serve, told):
+    runner = Runner({})
+    address = serve(runner)
+    workers_, said = workers(slots=3)
+    for worker_id, name in (
+        ("w-1", "lexbeam-count--1-night"),
+        ("w-2", "lexbeam-count--2-other"),
+        ("w-3", "lexbeam-bow--1-night"),
+    ):
+        runner.job_name = name
+        assert workers_.StartWorker(request(worker_id, address), None).error == ""
+    wait_until(lambda: "worker 1 (w-1) has ended" in said.getvalue())
+    assert len(children()) == 2
 
 
 def test_a_runner_that_does_not_answer_is_an_error(workers):
