@@ -14,7 +14,11 @@ LEAST_NETWORK_MEMORY = 512 << 20
 # What goes to and from the workers lies in memory outside the heap: with none set aside, blocks of
 # tens of MB made a job hang without an error. Blocks of lexbeam have ten at most.
 LEAST_OFF_HEAP_MEMORY = 512 << 20
-_UNITS = {"ms": 1, "s": 1000, "m": 60_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
+# Milliseconds of each unit of a duration.
+_UNITS = {
+    "": 1, "ms": 1, "s": 1000, "sec": 1000, "second": 1000, "m": 60_000, "min": 60_000,
+    "minute": 60_000, "h": 3_600_000, "hour": 3_600_000, "d": 86_400_000,
+}  # fmt: skip
 # Which setting of each restart strategy is the pause before a new attempt; all begin with a second.
 _DELAYS = {
     "fixed-delay": "restart-strategy.fixed-delay.delay",
@@ -82,8 +86,7 @@ def milliseconds(text: str | None, default: int) -> int:
     if not found:
         return default
     unit = found[2].lower()
-    known = {"": 1, "sec": 1000, "second": 1000, "minute": 60_000, "hour": 3_600_000, **_UNITS}
-    factor = known.get(unit, known.get(unit.rstrip("s")))
+    factor = _UNITS.get(unit, _UNITS.get(unit.rstrip("s")))
     return default if factor is None else int(float(found[1]) * factor)
 
 

@@ -8,7 +8,6 @@ from lexbeam.models.config import ConfigError
 from lexbeam.pipeline.beam_arguments import value_of
 from lexbeam.pipeline.flink.cluster import Cluster
 
-RUNNER = "FlinkRunner"
 # Beam starts a cluster of its own for these.
 _LOCAL_MASTERS = (None, "[local]", "[auto]")
 DEFAULT_POOL = "localhost:50000"

@@ -5,31 +5,29 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import psutil
 import yaml
 
-from lexbeam.pipeline.flink.rest import ENDED
+from lexbeam.pipeline.flink.jobs import living_jobs
+from lexbeam.pipeline.flink.rest import FlinkError, FlinkRest
 from tests.conftest import ROOT, skip_or_fail
 from tests.helpers import free_port, wait_until
 
 INSTALLED = ROOT / "build" / "flink"
 JOB_SERVER = INSTALLED / "job-server" / "flink-job-server.jar"
 CONFIG = ROOT / "deploy" / "flink" / "conf" / "config.yaml"
-SLOTS = 2
+TASK_MANAGERS, SLOTS = 2, 2
 # What each task manager calls its pool: Java looks the name up in a file of its own.
 POOL = "worker-pool"
 _UTILS = "org.apache.flink.runtime.util.bash.BashJavaUtils"
@@ -58,7 +56,6 @@ class Cluster:
     """
 
     folder: Path
-    settings: dict[str, str]
     rest_port: int = field(default_factory=free_port)
     rpc_port: int = field(default_factory=free_port)
     pool_port: int = field(default_factory=free_port)
@@ -80,28 +77,27 @@ class Cluster:
             "--environment_config", f"{POOL}:{self.pool_port}",
         )  # fmt: skip
 
-    def get(self, path: str) -> Any:
-        """What the REST API answers."""
-        with urllib.request.urlopen(f"http://{self.address}{path}", timeout=10.0) as answer:
-            return json.load(answer)
+    @property
+    def rest(self) -> FlinkRest:
+        """A client of the job manager's API."""
+        return FlinkRest(self.address)
 
     def num_slots(self) -> int:
         """Slots of the task managers that are there."""
         try:
-            return int(self.get("/overview")["slots-total"])
-        except OSError:
+            return int(self.rest.overview()["slots-total"])
+        except FlinkError:
             return 0
 
     def living_jobs(self) -> list[str]:
-        """Names of the jobs that have not ended."""
-        jobs = self.get("/jobs/overview")["jobs"]
-        return [job["name"] for job in jobs if job["state"] not in ENDED]
+        """Ids of the jobs that have not ended."""
+        return living_jobs(self.rest, "")
 
     def is_running(self, stage: str) -> bool:
         """Whether a stage's job is there and has begun its work."""
         return any(
             job["name"].startswith(f"lexbeam-{stage}-") and job["tasks"]["running"]
-            for job in self.get("/jobs/overview")["jobs"]
+            for job in self.rest.jobs()
             if job["state"] == "RUNNING"
         )
 
@@ -114,19 +110,16 @@ class Cluster:
         self.task_managers[number].kill()
         self.task_managers[number].wait()
 
-    def start(self, num_task_managers: int) -> None:
+    def start(self) -> None:
         """Start everything, and wait until it is up."""
         self.job_manager = self._java(
             "job-manager", "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint",
             *self._resources("GET_JM_RESOURCE_PARAMS"), extra=("--executionMode", "cluster"),
         )  # fmt: skip
-        for _ in range(num_task_managers):
+        for number in range(TASK_MANAGERS):
             self.start_pool()
-            self.start_task_manager(len(self.task_managers))
-        self.wait_for_slots(num_task_managers * SLOTS)
-
-    def wait_for_slots(self, wanted: int) -> None:
-        """Return when so many slots are there."""
+            self.start_task_manager(number)
+        wanted = TASK_MANAGERS * SLOTS
         wait_until(lambda: self.num_slots() >= wanted or self._dead_log(), _SECONDS_TO_START)
         assert self.num_slots() >= wanted, self._dead_log()
 
@@ -176,19 +169,12 @@ class Cluster:
         """JVM options and -D definitions that Flink derives from the memory settings."""
         home = flink_home()
         classes = f"{home}/bin/bash-java-utils.jar:{home}/lib/*"
-        command = ["java", "-cp", classes, _UTILS, what, "--configDir", str(self._config())]
+        command = ["java", "-cp", classes, _UTILS, what, "--configDir", str(CONFIG.parent)]
         said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         options, definitions = (
             line.removeprefix(_RESULT) for line in said.splitlines() if line.startswith(_RESULT)
         )
         return options.split(), definitions.split()
-
-    def _config(self) -> Path:
-        """The folder with the deployment's configuration."""
-        folder = self.folder / "conf"
-        folder.mkdir(exist_ok=True)
-        (folder / "config.yaml").write_bytes(CONFIG.read_bytes())
-        return folder
 
     def _java(
         self, name: str, main: str, options: list[str], definitions: list[str],
@@ -208,10 +194,10 @@ class Cluster:
             "taskmanager.host": "127.0.0.1",
             "taskmanager.bind-host": "127.0.0.1",
             "io.tmp.dirs": str(self.folder / "tmp"),
-        } | self.settings
+        }
         command = [
             "java", *options, *opens, f"-Dlog4j.configurationFile={log4j}",
-            "-cp", f"{flink_home()}/lib/*", main, "--configDir", str(self._config()),
+            "-cp", f"{flink_home()}/lib/*", main, "--configDir", str(CONFIG.parent),
             *definitions, *extra, *(f"-D{name}={value}" for name, value in local.items()),
         ]  # fmt: skip
         return self._process(name, command)
@@ -232,14 +218,14 @@ appender.console.layout.pattern = %d{HH:mm:ss,SSS} %-5p %-60c %x - %m%n
 
 
 @contextmanager
-def flink_cluster(folder: Path, num_task_managers: int = 2, **settings: str) -> Iterator[Cluster]:
-    """A cluster while the body runs; settings as `taskmanager_numberOfTaskSlots`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    cluster = Cluster(folder, {key.replace("__", "."): value for key, value in settings.items()})
-    with ExitStack() as stack:
-        stack.callback(cluster.close)
-        cluster.start(num_task_managers)
+def flink_cluster(folder: Path) -> Iterator[Cluster]:
+    """A cluster of two task managers while the body runs; the folder is for its files."""
+    cluster = Cluster(folder)
+    try:
+        cluster.start()
         yield cluster
+    finally:
+        cluster.close()
 
 
 if __name__ == "__main__":
