@@ -72,6 +72,15 @@ def finish(process: subprocess.Popen[str]) -> Outcome:
     return Outcome(process.returncode, said)
 
 
+def wait_for_stage(cluster: Cluster, process: subprocess.Popen[str]) -> None:
+    """Until STAGE has begun, with workers, which takes as long as the stages before it."""
+    wait_until(
+        lambda: (cluster.is_running(STAGE) and cluster.workers()) or process.poll() is not None,
+        SECONDS_A_JOB,
+    )
+    assert process.poll() is None
+
+
 def assert_whole(outcome: Outcome, output: Path, reference: Path) -> None:
     """The job has ended well: with the same output, and nothing else."""
     assert outcome.code == 0, outcome.said
@@ -100,14 +109,14 @@ def test_interrupted_and_then_a_worker_is_killed(cluster, documents, reference, 
     assert not cluster.living_jobs()
 
     process = start(*command)
-    wait_until(lambda: cluster.is_running(STAGE) and cluster.workers())
+    wait_for_stage(cluster, process)
     psutil.Process(cluster.workers()[0]).kill()
     assert_whole(finish(process), tmp_path, reference)
 
 
 def test_a_task_manager_is_killed(cluster, documents, reference, tmp_path):
     process = start(*job_on(documents), "--output", tmp_path, *cluster.options)
-    wait_until(lambda: cluster.is_running(STAGE) and cluster.workers())
+    wait_for_stage(cluster, process)
     cluster.kill_task_manager(0)
     cluster.start_task_manager(0)
     assert_whole(finish(process), tmp_path, reference)
