@@ -92,10 +92,12 @@ soak: model servers flink-install
 	$(BIN)/python benchmarks/lda.py --check --runs 1 --parts threads,documents,topics \
 		$(addprefix --input ,$(wildcard $(CORPORA)/*.jsonl))
 
-# Writes requirements.lock anew; needs uv (`pip install uv`).
+# Writes requirements.lock anew, and of it what the image holds; needs uv (`pip install uv`).
+LOCK := uv pip compile pyproject.toml --python-version 3.11 --no-emit-index-url --no-header --no-annotate
 lock:
-	uv pip compile pyproject.toml --extra openvino --extra int8 --extra dev --universal --python-version 3.11 \
-		--no-emit-index-url --no-header --no-annotate -o requirements.lock
+	$(LOCK) --extra openvino --extra int8 --extra dev --universal -o requirements.lock
+	$(LOCK) --extra openvino --extra gcp --extra aws --python-platform x86_64-unknown-linux-gnu \
+		--constraints requirements.lock -o deploy/requirements.lock
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -43,7 +43,11 @@ def check_capacity(spec: ModelSpec, config: EncoderConfig, capacity: int) -> Non
 
 
 def resolve_backend(
-    spec: ModelSpec, config: EncoderConfig, report: Callable[[str], None] | None = None
+    spec: ModelSpec,
+    config: EncoderConfig,
+    report: Callable[[str], None] | None = None,
+    *,
+    gpu_elsewhere: bool = False,
 ) -> EncoderConfig:
     """Replace every `auto` and None of `config` by what this machine supports.
 
@@ -53,10 +57,17 @@ def resolve_backend(
     cosine of .9999 to float32, which is measured once; `report` then gets a line. Raises
     ConfigError naming the option where an explicit choice cannot be met: it is never replaced
     in silence.
+
+    With `gpu_elsewhere` the encoder runs on a CUDA device of another machine: this one is asked
+    for none, and what a format moves is measured in the same format on its CPU.
     """
     check_encoder_config(spec, config)
+    if gpu_elsewhere:
+        reason = "contradicts --gpu_type: leave one of them out"
+        require(config.device != "cpu", "device", config.device, reason)
+        config = dataclasses.replace(config, device="cuda")
     _check_int8(config)
-    device = _device(config)
+    device = _device(config, gpu_elsewhere=gpu_elsewhere)
     backend = _backend(config, device)
     tokens = CUDA_BATCH_TOKENS if device == "cuda" else CPU_BATCH_TOKENS
     resolved = dataclasses.replace(
@@ -85,10 +96,12 @@ def _check_int8(config: EncoderConfig) -> None:
     require(installed, "dtype", "int8", reason)
 
 
-def _device(config: EncoderConfig) -> str:
+def _device(config: EncoderConfig, *, gpu_elsewhere: bool) -> str:
     if config.device == "cuda":
         reason = "the openvino backend runs on the CPU; choose --backend torch"
         require(config.backend != "openvino", "device", "cuda", reason)
+        if gpu_elsewhere:
+            return "cuda"
         reason = "torch finds no CUDA device on this machine"
         # Importing torch takes seconds, so the drivers (NVIDIA's, AMD's) are asked first.
         has_driver = _driver_has_cuda() or Path("/dev/kfd").exists()
@@ -142,6 +155,8 @@ def _keeps_cosine(
 ) -> bool:
     from lexbeam.models.encoder_precision import keeps_cosine  # loads models, where it must
 
+    if config.device == "cuda" and not _driver_has_cuda():  # a machine elsewhere has it
+        config = dataclasses.replace(config, device="cpu", max_batch_tokens=CPU_BATCH_TOKENS)
     return keeps_cosine(spec, config, report)
 
 

@@ -165,14 +165,14 @@ class CorpusModel:
         )
 
     def resolved(
-        self, config: JobConfig, say: Callable[[str], None]
+        self, config: JobConfig, say: Callable[[str], None], *, gpu_elsewhere: bool = False
     ) -> tuple[JobConfig, ModelSpec | None]:
-        """The job with the model's encoder on this machine.
+        """The job with the model's encoder on this machine, or on workers with a GPU elsewhere.
 
         Raises UsageError where the weights here are others than those of the fit, ConfigError
         where its number format cannot be had on this machine.
         """
-        config, spec = resolved_config(config, say)
+        config, spec = resolved_config(config, say, gpu_elsewhere=gpu_elsewhere)
         fitted = self.values["encoder"]
         if spec is not None and (spec.fingerprint, spec.document_prefix) != (
             fitted["fingerprint"],

@@ -142,8 +142,9 @@ def _run_stage(
 
     with view.stage(stage.name, stage.passes or total, session.note):
         isolate_suspects()
+        hints = settings.encoder_hints() if stage.name == "encode" else ()
         for build in stage.pipelines():
-            session.run(build, stage.name)
+            session.run(build, stage.name, hints)
         # Where a cluster starts dead workers again, they become suspects while the pipeline runs.
         isolate_suspects()
     if not stage.is_done():

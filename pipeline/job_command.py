@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lexbeam.models.config import ConfigError
 from lexbeam.pipeline import log, metrics, options, supervised, supervisor
+from lexbeam.pipeline.dataflow import job_options as dataflow_options
 from lexbeam.pipeline.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -79,6 +80,8 @@ def run_job(command: str, arguments: list[str], *, supervise: bool) -> int:
     settings = options.run_settings(given, beam_args)
     log.set_format(settings.log_format)
     _check(command, given)
+    if dataflow_options.is_dataflow(beam_args):
+        dataflow_options.check_options(settings, given.get("input", ()), given.get("model"))
     if supervised.is_supervised():
         supervised.begin()
     elif supervise:
@@ -152,7 +155,7 @@ def _plan(
     from lexbeam.pipeline import corpus_model, prepare, runs
 
     if command == "retry-errors":
-        return prepare.make_retry_plan(runs.find_run(given["run"]), given, view)
+        return prepare.make_retry_plan(runs.find_run(given["run"]), given, settings, view)
     config, model = options.job_config(given), None
     if "model" in given:
         model = corpus_model.load_corpus_model(given["model"])

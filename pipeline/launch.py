@@ -18,14 +18,14 @@ from apache_beam.portability.api import beam_provision_api_pb2
 from apache_beam.runners.job import utils as job_utils
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProvisionInfo
-from apache_beam.runners.runner import PipelineRunner
+from apache_beam.runners.runner import PipelineResult, PipelineRunner
 
+from lexbeam.pipeline.beam_arguments import IN_PROCESS_RUNNERS
 from lexbeam.pipeline.errors import UsageError
 from lexbeam.transforms import threads
 
 # Bare DirectRunner may switch to another runner without a word; in process it is this one.
 IN_PROCESS = "FnApiRunner"
-_IN_PROCESS_NAMES = (None, "DirectRunner", "FnApiRunner")
 
 Build = Callable[[beam.Pipeline], object]
 
@@ -34,7 +34,7 @@ def pipeline_options(beam_args: Sequence[str]) -> PipelineOptions:
     """Beam's options; in process where no other runner is named."""
     options = PipelineOptions(list(beam_args))
     standard = options.view_as(StandardOptions)
-    if standard.runner in _IN_PROCESS_NAMES:
+    if standard.runner in IN_PROCESS_RUNNERS:
         standard.runner = IN_PROCESS
     workers = options.view_as(WorkerOptions)
     if workers.default_sdk_harness_log_level is None:
@@ -47,21 +47,47 @@ def runner_name(beam_args: Sequence[str]) -> str:
     return str(pipeline_options(beam_args).view_as(StandardOptions).runner)
 
 
-def run_pipeline(build: Build, beam_args: Sequence[str], label: str) -> None:
-    """Build and run one pipeline; returns when it is done, raises where it failed."""
-    options = pipeline_options(beam_args)
+def run_pipeline(
+    build: Build, beam_args: Sequence[str], label: str, hints: Sequence[str] = ()
+) -> None:
+    """Build and run one pipeline; returns when it is done, raises where it failed.
+
+    Args:
+        build: adds its transforms.
+        beam_args: Beam's options.
+        label: names the job.
+        hints: what its workers must have, as `min_ram=16GiB`; for runners elsewhere.
+    """
+    options = pipeline_options([*beam_args, *resource_hint_options(hints)])
     # Before the pipeline is made, which copies the options.
     label_of_job(options, label)
     in_process = options.view_as(StandardOptions).runner == IN_PROCESS
     run_with(build, options, in_process_runner(options) if in_process else None)
 
 
-def run_with(build: Build, options: PipelineOptions, runner: PipelineRunner | None) -> None:
-    """Build and run one pipeline on a runner, or on that of the options where it is None."""
+def resource_hint_options(hints: Sequence[str]) -> list[str]:
+    """Beam's options that give hints to all steps of a pipeline.
+
+    Steps with other hints than their neighbours would be no part of their executable stage.
+    """
+    return [f"--resource_hint={hint}" for hint in hints]
+
+
+def run_with(
+    build: Build,
+    options: PipelineOptions,
+    runner: PipelineRunner | None,
+    on_start: Callable[[PipelineResult], None] = lambda result: None,
+) -> None:
+    """Build and run one pipeline on a runner, or on that of the options where it is None.
+
+    `on_start` gets what the runner says of it once it has been submitted.
+    """
     pipeline = beam.Pipeline(runner=runner, options=options)
     build(pipeline)
     result = pipeline.run()
     try:
+        on_start(result)
         state = result.wait_until_finish()
     except BaseException:
         # Else a runner elsewhere would go on without us.

@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from lexbeam.pipeline.beam_arguments import value_of
+from lexbeam.pipeline.beam_arguments import is_in_process, value_of
 from lexbeam.pipeline.options import JobConfig, RunSettings
 from lexbeam.transforms import splits
 from lexbeam.transforms.threads import kernel_threads
@@ -17,7 +17,6 @@ _BOW_BYTES_PER_TEXT_BYTE = 0.6
 # Text in a compressed file is taken to be so much larger.
 _COMPRESSION_RATIO = 4
 _CLUSTER_WORKER_RAM = 4 << 30
-_IN_PROCESS_RUNNERS = (None, "DirectRunner", "FnApiRunner")
 _CGROUP_LIMITS = (
     "/sys/fs/cgroup/memory.max",
     "/sys/fs/cgroup/memory/memory.limit_in_bytes",
@@ -60,7 +59,7 @@ def worker_ram(settings: RunSettings) -> int:
     """Bytes of memory of a worker: as told, else this machine's where the workers are here."""
     if settings.worker_ram != "auto":
         return int(settings.worker_ram)
-    if value_of(settings.beam_args, "runner") not in _IN_PROCESS_RUNNERS:
+    if not is_in_process(settings.beam_args):
         return _CLUSTER_WORKER_RAM
     workers = 1
     if value_of(settings.beam_args, "direct_running_mode") == "multi_processing":

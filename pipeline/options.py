@@ -28,6 +28,7 @@ from lexbeam.models.config import (
 )
 from lexbeam.models.keyphrase_weights import KeyphraseWeights, read_weights
 from lexbeam.pipeline import log
+from lexbeam.pipeline.beam_arguments import is_in_process
 from lexbeam.pipeline.errors import UsageError
 from lexbeam.transforms import host_cache, storage
 from lexbeam.transforms.splits import InputConfig
@@ -41,6 +42,8 @@ LDA_OPTIONS = {
 LDA_EXECUTIONS = ("local", "distributed")
 # What a run id may be: it becomes a folder's name.
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
+# A kind of GPU, or all that a resource hint can say of one.
+_GPU_TYPE = re.compile(r"[a-z0-9][a-z0-9-]*|type:[a-z0-9-]+(;[a-z0-9:._-]+)*")
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ class RunSettings:
         metrics_file: gets how the job went, for Prometheus; None: no file.
         quiet: no progress and no summary.
         verbose: also log what the libraries below say.
+        gpu_type: the GPU of the workers that encode, which are elsewhere; None: they have none.
         beam_args: options that go to Beam unchanged.
     """
 
@@ -109,6 +113,7 @@ class RunSettings:
     metrics_file: str | None = None
     quiet: bool = False
     verbose: bool = False
+    gpu_type: str | None = None
     beam_args: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -130,6 +135,26 @@ class RunSettings:
             value = getattr(self, option)
             if value != "auto":
                 require_at_least(option, int(value), 1)
+        if self.gpu_type is not None:
+            reason = "use the GPU's name, as nvidia-l4, or a whole hint, as type:nvidia-l4;count:1"
+            require(bool(_GPU_TYPE.fullmatch(self.gpu_type)), "gpu_type", self.gpu_type, reason)
+            reason = "is for workers elsewhere; in process --device cuda takes this machine's"
+            elsewhere = not is_in_process(self.beam_args)
+            require(elsewhere, "gpu_type", self.gpu_type, reason)
+
+    def encoder_hints(self) -> tuple[str, ...]:
+        """What the workers of the encode stage must have, as Beam's resource hints.
+
+        One GPU a worker: each has one process that encodes, with one model.
+        """
+        hints = []
+        if self.gpu_type is not None:
+            is_whole = self.gpu_type.startswith("type:")
+            gpu = f"type:{self.gpu_type};count:1;install-nvidia-driver"
+            hints.append(f"accelerator={self.gpu_type if is_whole else gpu}")
+        if self.worker_ram != "auto" and not is_in_process(self.beam_args):
+            hints.append(f"min_ram={self.worker_ram}B")
+        return tuple(hints)
 
 
 def check_run_id(run_id: str, option: str = "run_id") -> None:
@@ -304,6 +329,12 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
         help="model tokens a batch (default: 1024 on CPU, 32768 on GPU)",
     )
     add("--device", choices=("auto", "cpu", "cuda"), help="default: auto")
+    add(
+        "--gpu_type",
+        metavar="TYPE",
+        help="workers elsewhere encode on such a GPU, as nvidia-l4: asks Dataflow for it, and "
+        "resolves auto for CUDA whatever this machine has",
+    )
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -327,7 +358,8 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         "--worker_ram",
         type=bytes_or_auto,
         metavar="BYTES",
-        help="memory of a worker, as 16G (default: auto, this machine's; on a cluster 4G)",
+        help="memory of a worker, as 16G (default: auto, this machine's; on a cluster 4G); "
+        "Dataflow is asked for what is given where documents are encoded",
     )
     add(
         "--max_error_fraction",
@@ -536,6 +568,6 @@ def run_settings(options: Mapping[str, Any], beam_args: tuple[str, ...]) -> RunS
         "output", "run_id", "split_size", "lda_execution", "worker_ram",
         "max_error_fraction", "keep_intermediate", "reuse", "reuse_store",
         "keep_state", "warm_start", "stall_timeout",
-        "log_format", "metrics_file", "quiet", "verbose",
+        "log_format", "metrics_file", "quiet", "verbose", "gpu_type",
     )  # fmt: skip
     return RunSettings(**pick(options, names), beam_args=beam_args)

@@ -245,9 +245,11 @@ def _differing_sources(wanted: Plan, found: Plan) -> list[str]:
 
 
 def resolved_config(
-    config: JobConfig, say: Callable[[str], None]
+    config: JobConfig, say: Callable[[str], None], *, gpu_elsewhere: bool = False
 ) -> tuple[JobConfig, ModelSpec | None]:
     """The job with the encoder's `auto` settings resolved, and its model; fetches the model.
+
+    gpu_elsewhere: the workers have a GPU, whatever this machine has.
 
     Raises ConfigError or ModelError where the model or a setting cannot be had.
     """
@@ -258,4 +260,5 @@ def resolved_config(
         catalogue.pull(entry.name, progress=say)
     spec = resolve_model(config.encoder.model_id, fetch=True)
     check_model_files(spec)
-    return replace(config, encoder=resolve_backend(spec, config.encoder, say)), spec
+    encoder = resolve_backend(spec, config.encoder, say, gpu_elsewhere=gpu_elsewhere)
+    return replace(config, encoder=encoder), spec

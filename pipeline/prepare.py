@@ -72,7 +72,8 @@ def make_plan(
     for note in notes:
         view.say(f"note: {note}")
     resolve = resolved_config if model is None else model.resolved
-    config, encoder = resolve(config, view.say)
+    on_gpus = settings.gpu_type is not None
+    config, encoder = resolve(config, view.say, gpu_elsewhere=on_gpus)
     return Plan(
         command=command,
         created=_now(),
@@ -87,13 +88,19 @@ def make_plan(
     )
 
 
-def make_retry_plan(run: RunDir, given: Mapping[str, Any], view: ProgressView) -> Plan:
+def make_retry_plan(
+    run: RunDir, given: Mapping[str, Any], settings: RunSettings, view: ProgressView
+) -> Plan:
     """The plan of `lexbeam retry-errors`: see `lexbeam.pipeline.retry`."""
     failed = read_plan(run)
     config = retry.job_of_run(run, failed, given)
     model = corpus_model.load_corpus_model(failed.model_dir(run))
     layout = retry.retry_layout(run, failed, view.say)
-    config, encoder = model.resolved(replace(config, input=layout.config), view.say)
+    config, encoder = model.resolved(
+        replace(config, input=layout.config),
+        view.say,
+        gpu_elsewhere=settings.gpu_type is not None,
+    )
     identity = identity_of("transform", config, encoder, model.fingerprint)
     return Plan(
         command="transform",

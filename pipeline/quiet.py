@@ -21,8 +21,10 @@ def quiet_libraries(verbose: bool) -> None:
     for handler in root.handlers:
         handler.setFormatter(log.library_formatter())
         handler.addFilter(_is_no_interrupt)
-    # It logs what it raises as well, with all frames.
+    # They log what they raise as well, with all frames.
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
+    if not verbose:
+        logging.getLogger("apache_beam.runners.dataflow").setLevel(logging.CRITICAL)
     logging.getLogger("lexbeam").setLevel(logging.INFO if verbose else logging.WARNING)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

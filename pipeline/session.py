@@ -1,4 +1,4 @@
-"""Where the pipelines of a job run, one after the other: on Flink, or on any other runner."""
+"""Where the pipelines of a job run, one after the other: Flink, Dataflow, or any other runner."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import closing, contextmanager
 from typing import Protocol
 
 from lexbeam.pipeline import launch
+from lexbeam.pipeline.dataflow.job_options import is_dataflow
 from lexbeam.pipeline.flink import job_options
 from lexbeam.pipeline.runs import RunDir
 
@@ -14,8 +15,14 @@ from lexbeam.pipeline.runs import RunDir
 class Session(Protocol):
     """Runs the pipelines of a job."""
 
-    def run(self, build: launch.Build, label: str) -> None:
-        """Run one pipeline to its end; raises where it failed."""
+    def run(self, build: launch.Build, label: str, hints: Sequence[str] = ()) -> None:
+        """Run one pipeline to its end; raises where it failed.
+
+        Args:
+            build: adds its transforms.
+            label: names its job.
+            hints: what its workers must have, as `min_ram=16GiB`.
+        """
 
     def note(self) -> str:
         """What the runner says of the pipeline that runs now, for the progress line."""
@@ -27,9 +34,9 @@ class BeamSession:
     def __init__(self, beam_args: Sequence[str]) -> None:
         self._beam_args = beam_args
 
-    def run(self, build: launch.Build, label: str) -> None:
+    def run(self, build: launch.Build, label: str, hints: Sequence[str] = ()) -> None:
         """Run one pipeline to its end; raises where it failed."""
-        launch.run_pipeline(build, self._beam_args, label)
+        launch.run_pipeline(build, self._beam_args, label, hints)
 
     def note(self) -> str:
         """Nothing."""
@@ -40,8 +47,12 @@ def check_runner(beam_args: Sequence[str]) -> None:
     """Whether the job's runner can be had, before anything is written.
 
     Raises UsageError for options or a runner that Beam refuses, ConfigError for a Flink cluster
-    that the job cannot run on.
+    that the job cannot run on, and for packages that Dataflow needs.
     """
+    if is_dataflow(beam_args):
+        from lexbeam.pipeline.dataflow.session import check_dataflow
+
+        check_dataflow()
     launch.check_runner(beam_args)
     if job_options.master_of(beam_args) is not None:
         from lexbeam.pipeline.flink.session import check_flink
@@ -52,6 +63,11 @@ def check_runner(beam_args: Sequence[str]) -> None:
 @contextmanager
 def open_session(beam_args: Sequence[str], run: RunDir) -> Iterator[Session]:
     """The session of a run, closed when the body ends."""
+    if is_dataflow(beam_args):
+        from lexbeam.pipeline.dataflow.session import DataflowSession
+
+        yield DataflowSession(beam_args, run)
+        return
     if job_options.master_of(beam_args) is None:
         yield BeamSession(beam_args)
         return

@@ -1,7 +1,11 @@
-"""The manifests in deploy/flink: valid, and of one set of settings."""
+"""What deploy/ holds: images without a complaint, manifests of one set of settings."""
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,7 @@ from tests.conftest import ROOT
 FLINK = ROOT / "deploy" / "flink"
 CONFIG = yaml.safe_load((FLINK / "conf" / "config.yaml").read_text())
 MANIFESTS = sorted((FLINK / "kubernetes").glob("*.yaml"))
+IMAGE = ROOT / "deploy" / "Dockerfile"
 COMPOSE = yaml.safe_load((FLINK / "docker-compose.yml").read_text())
 
 
@@ -103,3 +108,41 @@ def test_containers_have_the_memory_that_flink_takes():
     wanted = size_of(CONFIG["jobmanager"]["memory"]["process"]["size"])
     limit = containers("jobmanager")["jobmanager"]["resources"]["limits"]["memory"]
     assert size_of(limit) == wanted
+
+
+def requirements(path: Path) -> set[str]:
+    """The packages of a lock file, each with its version, whatever they depend on."""
+    return {line.partition(";")[0].strip() for line in path.read_text().splitlines()}
+
+
+class TestImages:
+    def test_the_linter_has_nothing_to_say(self):
+        files = [*ROOT.glob("deploy/Dockerfile"), *ROOT.glob("deploy/**/*.Dockerfile")]
+        assert len(files) == 4
+        hadolint = Path(sys.executable).with_name("hadolint")
+        command = [str(hadolint), "--no-color", *map(str, files)]
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (found.stdout, found.returncode) == ("", 0)
+
+    def test_the_workers_have_beam_and_python_of_the_lock(self):
+        (base,) = re.findall(r"^FROM (\S+) AS cpu$", IMAGE.read_text(), re.MULTILINE)
+        version = base.removeprefix("apache/beam_python3.11_sdk:")
+        assert f"apache-beam=={version}" in requirements(ROOT / "requirements.lock")
+
+    def test_the_workers_have_the_versions_of_the_lock_and_all_that_lexbeam_needs(self):
+        locked = requirements(ROOT / "requirements.lock")
+        image = requirements(ROOT / "deploy" / "requirements.lock")
+        assert image <= locked
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        extras = project["optional-dependencies"]
+        wanted = project["dependencies"] + extras["openvino"] + extras["gcp"] + extras["aws"]
+        names = {re.match(r"[A-Za-z0-9._-]+", each)[0].lower() for each in wanted}
+        held = {each.partition("==")[0] for each in image}
+        assert names <= held
+        assert not {"pytest", "mypy", "sentence-transformers"} & held
+
+    @pytest.mark.parametrize("path", sorted(ROOT.glob("deploy/**/*Dockerfile")), ids=str)
+    def test_what_is_copied_is_there(self, path):
+        for copied in re.findall(r"^COPY (?!--from)(.+) \S+$", path.read_text(), re.MULTILINE):
+            for name in copied.split():
+                assert (ROOT / name).exists(), name

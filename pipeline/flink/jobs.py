@@ -5,13 +5,11 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 
+from lexbeam.pipeline.causes import root_cause
 from lexbeam.pipeline.flink.rest import ENDED, FlinkError, FlinkRest
 
 _SECONDS_TO_CANCEL = 8.0
 _SECONDS_BETWEEN_LOOKS = 0.2
-_LONGEST_CAUSE = 500
-_CAUSE = "Caused by: "
-_PYTHON = "Traceback (most recent call last):"
 
 
 def living_jobs(rest: FlinkRest, ending: str) -> list[str]:
@@ -43,17 +41,3 @@ def cause_of_failure(rest: FlinkRest, name: str) -> str | None:
             traces = rest.exceptions(job["jid"])
             return root_cause(traces[0]) if traces else None
     return None
-
-
-def root_cause(trace: str) -> str:
-    """What a Java stack trace comes down to, in a line: a worker's error, else the last cause."""
-    lines = trace.splitlines() or [""]
-    begun = [number for number, line in enumerate(lines) if _PYTHON in line]
-    # Frames and their code are indented, and the error comes behind them.
-    errors = [line for line in lines[begun[-1] + 1 :] if line[:1].strip()] if begun else []
-    if errors:
-        return errors[0][:_LONGEST_CAUSE]
-    causes = [
-        line.strip().removeprefix(_CAUSE) for line in lines if line.strip().startswith(_CAUSE)
-    ]
-    return (causes[-1] if causes else lines[0].strip())[:_LONGEST_CAUSE]

@@ -81,8 +81,8 @@ class FlinkSession:
         """How far the pipeline is that runs now."""
         return self._watch.note if self._watch else ""
 
-    def run(self, build: launch.Build, label: str) -> None:
-        """Run one pipeline to its end.
+    def run(self, build: launch.Build, label: str, hints: Sequence[str] = ()) -> None:
+        """Run one pipeline to its end; Flink takes no hints.
 
         Raises JobError where it failed, with what Flink says about it.
         """

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from lexbeam.pipeline import supervised
-from lexbeam.pipeline.flink.jobs import root_cause
+from lexbeam.pipeline.causes import root_cause
 from lexbeam.pipeline.flink.rest import ENDED, FlinkError, FlinkRest
 
 _SECONDS_BETWEEN_LOOKS = 1.0

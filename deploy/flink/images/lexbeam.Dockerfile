@@ -8,9 +8,9 @@ COPY pyproject.toml setup.py README.md LICENSE ./
 COPY models models
 COPY transforms transforms
 COPY pipeline pipeline
-RUN pip install --no-cache-dir --no-deps --no-build-isolation .
-RUN useradd --create-home lexbeam
-USER lexbeam
+RUN pip install --no-cache-dir --no-deps --no-build-isolation . && \
+    useradd --create-home --uid 1000 lexbeam
+USER 1000
 # What lies where a worker is started must not shadow a package.
 WORKDIR /home/lexbeam
 RUN lexbeam models pull multilingual-e5-small-q4
