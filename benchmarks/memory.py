@@ -179,11 +179,11 @@ def own_peak() -> int:
 
 def plan_run(arguments: Sequence[str]) -> dict[str, Any]:
     """In a child: plan a run as `lexbeam run` does, and launch nothing."""
-    from lexbeam.pipeline import cli, options, prepare
+    from lexbeam.pipeline import job_command, options, prepare
     from lexbeam.pipeline.progress_view import ProgressView
 
-    given, beam_args = options.parse_job_options(cli.job_parser("run"), arguments)
-    settings = prepare.local_settings(options.run_settings(given, beam_args))
+    given, beam_args = options.parse_job_options(job_command.job_parser("run"), arguments)
+    settings = prepare.with_absolute_output(options.run_settings(given, beam_args))
     view = ProgressView(quiet=True)
     plan = prepare.make_plan("run", options.job_config(given), settings, None, view)
     run, plan = prepare.claim_run(plan, settings, view)

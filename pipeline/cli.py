@@ -41,6 +41,9 @@ def main_parser() -> argparse.ArgumentParser:
         commands.add_parser(name, help=text, add_help=False)
     commands.add_parser("worker-pool", help="Beam workers on this host", add_help=False)
     commands.add_parser("evaluate", help="score a run's keywords against gold", add_help=False)
+    commands.add_parser(
+        "plan", help="foretell what a job would take, from a sample", add_help=False
+    )
     verify = commands.add_parser("verify", help="check a run's files against its manifest")
     verify.add_argument("run", metavar="RUN", help="OUT/runs/RUN_ID, or OUT for its latest run")
     inspect = commands.add_parser("inspect", help="show a run, or one of its documents")
@@ -98,6 +101,11 @@ def _dispatch(arguments: list[str], *, supervise: bool) -> int:
         return run_job(arguments[0], arguments[1:], supervise=supervise)
     if arguments and arguments[0] == "evaluate":
         return _evaluate(arguments[1:])
+    if arguments and arguments[0] == "plan":
+        from lexbeam.pipeline.forecast.command import run_plan
+
+        run_plan(arguments[1:])
+        return EXIT_DONE
     if arguments and arguments[0] == "worker-pool":
         from lexbeam.pipeline.workers.command import run_worker_pool
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import pyarrow.compute as pc
@@ -37,8 +37,16 @@ _MIN_ALLOWED_REJECTED = 10
 _EXAMPLES_SHOWN = 3
 
 
-def run_job(run: RunDir, plan: Plan, settings: RunSettings, view: ProgressView) -> None:
+def run_job(
+    run: RunDir,
+    plan: Plan,
+    settings: RunSettings,
+    view: ProgressView,
+    session: Session | None = None,
+) -> None:
     """Carry out a plan in its run's folder, and publish; nothing where that has been done.
+
+    `session` runs the pipelines; None: one that the settings ask for.
 
     Raises UsageError where another process works on the run, ModelError where the encoder cannot
     be made ready, TooManyRejectedError where too many documents were rejected, JobError where the
@@ -57,7 +65,8 @@ def run_job(run: RunDir, plan: Plan, settings: RunSettings, view: ProgressView) 
         if plan.command != "transform":
             text = corpus_model.copy_dictionaries(run, plan.config.text)
             plan = replace(plan, config=replace(plan.config, text=text))
-        with open_session(settings.beam_args, run) as session:
+        opened = nullcontext(session) if session else open_session(settings.beam_args, run)
+        with opened as session:
             _carry_out(Workspace(run, plan), settings, view, session)
 
 

@@ -35,15 +35,25 @@ def lda_execution(config: JobConfig, layout: splits.Layout, settings: RunSetting
 
 
 def fit_bytes(config: JobConfig, layout: splits.Layout, num_threads: int) -> int:
-    """What a fit inside one worker takes: its bag of words, (threads + 2) x K x V x 8 bytes.
-
-    The vocabulary is not known yet: it is taken to be as large as it may become.
-    """
+    """What a fit inside one worker takes: see `fit_bytes_of_text`."""
     compressed = {source.path for source in layout.sources if is_compressed(source)}
     text = sum(
         source.size * (_COMPRESSION_RATIO if source.path in compressed else 1)
         for source in layout.sources
     )
+    return fit_bytes_of_text(config, text, num_threads)
+
+
+def fit_bytes_of_text(config: JobConfig, text: int, num_threads: int) -> int:
+    """What a fit takes inside one worker: its bag of words, (threads + 2) x K x V x 8 bytes.
+
+    The vocabulary is not known yet: it is taken to be as large as it may become.
+
+    Args:
+        config: the job.
+        text: bytes of the input, uncompressed.
+        num_threads: of the worker.
+    """
     bow = int(_BOW_BYTES_PER_TEXT_BYTE * text)
     # A term takes two bytes of text at least.
     num_terms = min(config.counts.max_terms, text // 2)

@@ -31,7 +31,7 @@ LATER = np.dtype([("row", "<i4"), ("first_split", "<i4"), ("first_row", "<i4")])
 """A dropped row, and where the first document of its id stands."""
 
 Places = npt.NDArray[Any]
-_NUM_PARTITIONS = 64
+NUM_PARTITIONS = 64
 _ROWS_READ = 1 << 16
 
 
@@ -47,7 +47,7 @@ class ReadIdsDoFn(beam.DoFn):  # type: ignore[misc]
             for batch in part.iter_batches(_ROWS_READ, columns=["id_hash"]):
                 places = places_of(batch["id_hash"], split, first_row)
                 first_row += batch.num_rows
-                yield from by_partition(places, _NUM_PARTITIONS)
+                yield from by_partition(places, NUM_PARTITIONS)
 
 
 def by_partition(places: Places, num_partitions: int) -> Iterator[tuple[int, bytes]]:
