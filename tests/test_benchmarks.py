@@ -271,3 +271,25 @@ def test_the_corpora_of_two_days(script_module):
     assert (len(was), len(now), len(now.keys() - was.keys())) == (200, 200, 5)
     assert sum(was[name] != now[name] for name in was.keys() & now.keys()) == 5
     assert all(row["text"] == f"Text {row['id'][1:]}." for row in yesterday)
+
+
+def test_what_is_fixed_is_taken_off_one_worker_and_two(script_module):
+    scaling = script_module("scaling")
+    few_on_one, few_on_two = [{"bow": 3.0}] * 3, [{"bow": 1.0}, {"bow": 2.0}, {"bow": 9.0}]
+    (found,) = scaling.scaled(few_on_one, few_on_two, [{"bow": 13.0}] * 3, [{"bow": 7.0}] * 3)
+    assert (found.one, found.two, found.ratio) == (10.0, 5.0, 2.0)
+    assert "2.00" in scaling.lines([found])[1]
+
+
+@pytest.mark.slow
+def test_the_memory_of_every_stage_is_measured(tmp_path):
+    command = [
+        sys.executable, ROOT / "benchmarks" / "memory.py", "--input",
+        ROOT / "examples" / "corpus" / "en.jsonl", "--sizes", "40", "80", "--case", "resampled",
+        "--features", "tfidf", "--json", tmp_path / "figures.json",
+    ]  # fmt: skip
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    measured = json.loads((tmp_path / "figures.json").read_text())["measured"]
+    assert len(measured) == 2 * 8
+    assert all(entry["peak"] > entry["imports"] > 0 for entry in measured)

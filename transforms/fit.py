@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import apache_beam as beam
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -22,10 +24,15 @@ from lexbeam.models.vocabulary import (
 )
 from lexbeam.transforms import checksums, storage
 from lexbeam.transforms.count import CountFolders
-from lexbeam.transforms.part_files import PartFolder, read_part, write_part
+from lexbeam.transforms.part_files import PartFolder, open_part, read_part, write_part
 
 # Phrases of a single document say nothing about the corpus: an absent phrase counts as df 1.
 MIN_PHRASE_DOCUMENTS = 2
+# What every worker of extract can map, and the one that fits can hold; millions of documents have
+# fewer. A phrase that is left out counts as one of a single document.
+MOST_PHRASES = 10_000_000
+# Frequencies above are alike where it is decided which phrases stay.
+_LARGEST_FREQUENCY = 1_000_000
 _TERMS_PER_FILE = 500_000
 # The limits that the vocabulary was pruned by, in the end.
 LIMITS_FILE = "limits.json"
@@ -64,14 +71,40 @@ def vocabulary_of_counts(
     return build_vocabulary(pruned(limits), num_documents, limits), limits
 
 
-def fit_phrases(folders: CountFolders) -> PhraseCounts:
-    """Counts of the phrases that stand in at least two documents of a language."""
+def fit_phrases(folders: CountFolders, most: int = MOST_PHRASES) -> PhraseCounts:
+    """Counts of the phrases that stand in at least two documents of a language.
+
+    Of more than `most` of them those stay that stand in more documents, all of a frequency or none.
+    """
+    parts = folders.phrases.parts()
+    least = _least_frequency(parts, most)
     tables = []
-    for part in folders.phrases.parts():
+    for part in parts:
         table = read_part(part)
-        frequent = pc.greater_equal(table["document_frequency"], MIN_PHRASE_DOCUMENTS)
-        tables.append(table.filter(frequent))
+        tables.append(table.filter(pc.greater_equal(table["document_frequency"], least)))
     return PhraseCounts.from_counts(pa.concat_tables(tables), documents_by_language(folders))
+
+
+def _num_rows(path: str) -> int:
+    with open_part(path) as part:
+        return int(part.metadata.num_rows)
+
+
+def _least_frequency(parts: Sequence[str], most: int) -> int:
+    """The least document frequency, 2 or more, that at most so many rows reach."""
+    if sum(_num_rows(part) for part in parts) <= most:
+        return MIN_PHRASE_DOCUMENTS
+    reached: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+    for part in parts:
+        frequencies = read_part(part, ["document_frequency"])["document_frequency"].to_numpy()
+        found = np.bincount(np.minimum(frequencies, _LARGEST_FREQUENCY))
+        longer = max(len(found), len(reached))
+        reached = np.pad(found, (0, longer - len(found))) + np.pad(
+            reached, (0, longer - len(reached))
+        )
+    # How many have so many documents or more, by that number.
+    reached = reached[::-1].cumsum()[::-1]
+    return max(MIN_PHRASE_DOCUMENTS, int(np.count_nonzero(reached > most)))
 
 
 def term_folder(path: str, num_terms: int) -> PartFolder:

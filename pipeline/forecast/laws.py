@@ -16,6 +16,7 @@ from typing import Any
 from lexbeam.transforms.count import NUM_PARTITIONS as COUNT_PARTITIONS
 from lexbeam.transforms.duplicates import NUM_PARTITIONS as ID_PARTITIONS
 from lexbeam.transforms.duplicates import PLACES
+from lexbeam.transforms.fit import MOST_PHRASES
 from lexbeam.transforms.text_index import NUM_PARTITIONS as INDEX_PARTITIONS
 
 # Of what a partition of places takes while it is sorted: the pieces, their concatenation, the
@@ -24,6 +25,7 @@ _COPIES_OF_PLACES = 3.4
 # A row of counts as it is held: the term, and three numbers.
 _BYTES_PER_COUNT = 80
 _BYTES_PER_WEIGHT = 8  # of the LDA's sums
+_MOST_DISTINCT = 0.8
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,11 @@ class Cost:
 
     @classmethod
     def fitted(cls, points: Sequence[tuple[float, float, float]]) -> Cost:
-        """The least relative errors at points (x, u, value); no part is negative."""
+        """The least relative errors at points (x, u, value), the largest last; no part is negative.
+
+        Of what is not fixed four fifths at most go to what is distinct: small samples hardly tell
+        the two apart, and a law without the other part would come to nothing far away.
+        """
         import numpy as np
         from scipy.optimize import nnls
 
@@ -45,7 +51,12 @@ class Cost:
         # Of quantities that differ by orders of magnitude.
         scales = np.maximum(np.abs(parts).max(axis=0), 1e-300)
         solution, _ = nnls(parts / scales, np.ones(len(points)))
-        return cls(*(solution / scales).tolist())
+        fixed, slope, distinct = (solution / scales).tolist()
+        x, u, _ = points[-1]
+        excess = distinct * u - _MOST_DISTINCT * (slope * x + distinct * u)
+        if excess > 0:
+            slope, distinct = slope + excess / x, distinct - excess / u
+        return cls(fixed, slope, distinct)
 
     def work(self, x: float, u: float) -> float:
         """What is not fixed."""
@@ -191,7 +202,7 @@ def _vocabulary(of: Forecaster, documents: float, _: Scale) -> float:
 def _models(of: Forecaster, documents: float, scale: Scale) -> float:
     """The corpus models that a worker maps."""
     topics = of.num_terms(documents) * scale.num_topics * 4
-    phrases = of.sizes.phrases(documents) * _BYTES_PER_COUNT
+    phrases = of.num_phrases(documents) * _BYTES_PER_COUNT
     return _vocabulary(of, documents, scale) + phrases + topics
 
 
@@ -203,7 +214,7 @@ def _merging(of: Forecaster, documents: float, _: Scale) -> float:
 
 def _pruning(of: Forecaster, documents: float, scale: Scale) -> float:
     """All phrases that are kept, a partition of counts beside them."""
-    kept = of.num_terms(documents) + of.sizes.phrases(documents)
+    kept = of.num_terms(documents) + of.num_phrases(documents)
     return 2 * kept * _BYTES_PER_COUNT + _merging(of, documents, scale) / 2
 
 
@@ -283,6 +294,10 @@ class Forecaster:
     def num_terms(self, documents: float) -> float:
         """Terms of the vocabulary."""
         return min(self.sizes.vocabulary(documents), float(self._max_terms))
+
+    def num_phrases(self, documents: float) -> float:
+        """Phrases that are kept."""
+        return min(self.sizes.phrases(documents), float(MOST_PHRASES))
 
     def stages(self) -> list[str]:
         """The stages of the job, in order."""

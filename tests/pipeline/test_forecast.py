@@ -78,6 +78,11 @@ class TestLaws:
         assert found.fixed == pytest.approx(2, rel=1e-3)
         assert found.work(1e6, 1e3) == pytest.approx(3_100, rel=1e-3)
 
+    def test_what_is_distinct_is_most_of_a_cost_but_not_all(self):
+        found = Cost.fitted([(x, x**0.5, 2 + x**0.5) for x in (1e2, 1e3, 1e4)])
+        assert found.work(1e4, 1e2) == pytest.approx(100, rel=1e-3)
+        assert found.slope * 1e4 == pytest.approx(20, rel=1e-3)
+
     def test_no_part_is_negative(self):
         found = Cost.fitted([(1, 1, 3.0), (2, 1, 2.0), (4, 1, 1.0)])
         assert min(found.fixed, found.slope, found.distinct) >= 0

@@ -10,6 +10,7 @@ from pathlib import Path
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -203,6 +204,20 @@ class TestMergeLaws:
         assert used == limits == config
         assert len(found) == 9
         assert fit.fit_phrases(parts).table.equals(fit.fit_phrases(whole).table)
+
+    @pytest.mark.parametrize("most", [0, 1, 3, 5, 8, 13, 10_000])
+    def test_of_too_many_phrases_those_of_more_documents_stay(self, tmp_path, documents, most):
+        rows = [number for number in range(8) for _ in range(number + 1)]
+        folders = run_counting(Blocks([cut(documents, rows, 100)]), tmp_path)
+        everything = fit.fit_phrases(folders).table
+        found = fit.fit_phrases(folders, most).table
+        frequencies = sorted(everything["document_frequency"].to_pylist(), reverse=True)
+        assert len(set(frequencies)) > 2
+        # The most that fit, of which no frequency is cut in two.
+        least = min(f for f in {*frequencies, max(frequencies) + 1} if sum(
+            other >= f for other in frequencies) <= most)  # fmt: skip
+        wanted = everything.filter(pc.greater_equal(everything["document_frequency"], least))
+        assert found.equals(wanted)
 
     def test_the_fallback_keeps_terms_of_one_document(self, tmp_path, documents, monkeypatch):
         monkeypatch.setattr(count, "MAX_ROWS_HELD", 1)
