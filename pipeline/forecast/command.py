@@ -18,7 +18,9 @@ from lexbeam.pipeline import options
 from lexbeam.pipeline.errors import JobError, UsageError
 
 if TYPE_CHECKING:
+    from lexbeam.pipeline.forecast.laws import Scale
     from lexbeam.pipeline.forecast.sample import Sample
+    from lexbeam.pipeline.forecast.view import Report
     from lexbeam.pipeline.plan import Plan
     from lexbeam.transforms.splits import Layout
 
@@ -94,25 +96,37 @@ def run_plan(arguments: Sequence[str]) -> None:
     given, beam_args = options.parse_job_options(plan_parser(), arguments)
     if beam_args:
         raise UsageError(f"{beam_args[0]}: plan measures in this machine's processes, not on Beam")
+    if "gpu_type" in given:
+        raise UsageError("--gpu_type: plan measures this machine's encoder, and no other")
     config = options.job_config(given)
     names = ("split_size", "lda_execution", "worker_ram")
-    settings = options.RunSettings(
-        "sample", **{name: given[name] for name in names if name in given}
-    )
-    workers = given.get("workers", 1)
-    require_at_least("workers", workers, 1)
-    stage_seconds = given.get("stage_seconds", 0.0 if workers == 1 else _CLUSTER_STAGE_SECONDS)
+    chosen = {name: given[name] for name in names if name in given}
+    settings = options.RunSettings("sample", **chosen)
+    require_at_least("workers", given.setdefault("workers", 1), 1)
 
     from lexbeam.pipeline.quiet import quiet_libraries, return_memory
 
     return_memory()
     quiet_libraries(verbose=False)
+    from lexbeam.pipeline.forecast import view
+
+    report = _report(config, settings, given)
+    print("\n".join(view.report_lines(report)))
+    if "json" in given:
+        from lexbeam.pipeline import runs
+
+        runs.write_json("json", given["json"], asdict(report))
+
+
+def _report(
+    config: options.JobConfig, settings: options.RunSettings, given: Mapping[str, Any]
+) -> Report:
+    """Measure, and foretell."""
     from lexbeam.models.encoder_spec import ModelError
     from lexbeam.pipeline.forecast import laws, sample, view
-    from lexbeam.pipeline.lda_execution import fit_bytes_of_text, worker_ram
+    from lexbeam.pipeline.lda_execution import worker_ram
     from lexbeam.pipeline.plan import resolved_config
     from lexbeam.transforms import splits
-    from lexbeam.transforms.threads import kernel_threads
 
     began = time.monotonic()
     layout = splits.plan_layout(config.input, settings.split_size, [])
@@ -122,42 +136,51 @@ def run_plan(arguments: Sequence[str]) -> None:
     except ModelError as error:
         raise ConfigError("model_id", config.encoder.model_id, str(error)) from error
     jobs, measured_encoder = _Measurer(config, encoder).measure(drawn)
-    documents = given.get("docs", drawn.num_documents)
-    in_split = _documents_per_split(drawn, documents, settings.split_size)
+    scale = _scale(config, settings, drawn, given)
+    in_split = scale.documents / scale.splits
     forecaster = laws.Forecaster(jobs, measured_encoder, in_split, config.counts.max_terms)
-    ram, threads = worker_ram(settings), kernel_threads()
-    text = int(documents * drawn.text_bytes)
-    is_local = settings.lda_execution == "local" or (
-        settings.lda_execution == "auto" and fit_bytes_of_text(config, text, threads) < ram / 2
-    )
-    scale = laws.Scale(
-        documents=documents,
-        workers=workers,
-        splits=max(1, round(documents / in_split)),
-        stage_seconds=stage_seconds,
-        num_topics=config.lda.num_topics,
-        passes=config.lda.passes,
-        is_local=is_local,
-        threads=threads,
-    )
-    found = [forecaster.forecast(stage, scale) for stage in forecaster.stages()]
-    report = view.Report(
+    return view.Report(
         sample_documents=jobs[-1]["sizes"]["documents"],
         input_documents=drawn.num_documents,
         input_files=len(layout.sources),
         text_bytes=drawn.text_bytes,
         measured_seconds=time.monotonic() - began,
-        worker_ram=ram,
+        worker_ram=worker_ram(settings),
         scale=scale,
-        stages=found,
+        stages=[forecaster.forecast(stage, scale) for stage in forecaster.stages()],
         encoder=measured_encoder,
         has_lda="lda" in config.features,
     )
-    print("\n".join(view.report_lines(report)))
-    if "json" in given:
-        from lexbeam.pipeline import runs
 
-        runs.write_json("json", given["json"], asdict(report))
+
+def _scale(
+    config: options.JobConfig,
+    settings: options.RunSettings,
+    drawn: Sample,
+    given: Mapping[str, Any],
+) -> Scale:
+    """The job that is asked for."""
+    from lexbeam.pipeline.forecast.laws import Scale
+    from lexbeam.pipeline.lda_execution import fit_bytes_of_text, worker_ram
+    from lexbeam.transforms.threads import kernel_threads
+
+    documents, workers = given.get("docs", drawn.num_documents), given["workers"]
+    is_local = settings.lda_execution == "local"
+    if settings.lda_execution == "auto":
+        text = int(documents * drawn.text_bytes)
+        is_local = fit_bytes_of_text(config, text, kernel_threads()) < worker_ram(settings) / 2
+    in_split = _documents_per_split(drawn, documents, settings.split_size)
+    of_runner = 0.0 if workers == 1 else _CLUSTER_STAGE_SECONDS
+    return Scale(
+        documents=documents,
+        workers=workers,
+        splits=max(1, round(documents / in_split)),
+        stage_seconds=given.get("stage_seconds", of_runner),
+        num_topics=config.lda.num_topics,
+        passes=config.lda.passes,
+        is_local=is_local,
+        threads=kernel_threads(),
+    )
 
 
 def _documents_per_split(drawn: Sample, documents: int, split_size: str | int) -> float:

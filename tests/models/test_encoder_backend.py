@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lexbeam.models import encoder_backend
+from lexbeam.models import encoder_backend, encoder_precision
 from lexbeam.models.config import ConfigError, EncoderConfig
 from lexbeam.models.encoder_backend import (
     check_encoder_config,
@@ -181,3 +181,34 @@ def test_deciding_for_the_cpu_imports_nothing_heavy(tmp_path: Path) -> None:
         env=os.environ | {"LEXBEAM_CACHE": str(tmp_path)},
     )
     assert result.returncode == 0, result.stderr
+
+
+class TestGpuElsewhere:
+    def test_it_is_not_looked_for_here_and_its_format_is_measured_on_the_cpu(
+        self, tiny_bert: ModelSpec, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        measured = []
+
+        def keeps_cosine(spec: ModelSpec, config: EncoderConfig, report: object) -> bool:
+            measured.append((config.device, config.dtype, config.max_batch_tokens))
+            return encoder_precision.min_cosine(spec, config) > 0.99
+
+        monkeypatch.setattr(encoder_backend, "_driver_has_cuda", lambda: False)
+        monkeypatch.setattr(encoder_precision, "keeps_cosine", keeps_cosine)
+        found = resolve_backend(tiny_bert, EncoderConfig(max_seq_length=64), gpu_elsewhere=True)
+        assert (found.backend, found.device, found.dtype) == ("torch", "cuda", "float16")
+        assert found.max_batch_tokens == 32_768
+        assert measured == [("cpu", "float16", 1_024)]
+
+    @pytest.mark.parametrize(
+        ("wrong", "option"),
+        [
+            ({"backend": "openvino"}, "device"),
+            ({"dtype": "int8"}, "dtype"),
+            ({"device": "cpu"}, "device"),
+        ],
+    )
+    def test_what_contradicts_it_is_named(self, wrong: dict[str, str], option: str) -> None:
+        with pytest.raises(ConfigError) as error:
+            resolve_backend(SPEC, EncoderConfig(**wrong), gpu_elsewhere=True)
+        assert error.value.option == option

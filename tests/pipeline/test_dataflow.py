@@ -11,9 +11,7 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOpt
 from apache_beam.portability.api import beam_runner_api_pb2
 from google.cloud import dataflow
 
-from lexbeam.models.catalogue import resolve_model
-from lexbeam.models.config import ConfigError, EncoderConfig
-from lexbeam.models.encoder_backend import resolve_backend
+from lexbeam.models.config import ConfigError
 from lexbeam.pipeline import job_command, launch, options
 from lexbeam.pipeline.beam_arguments import partition, values_of
 from lexbeam.pipeline.dataflow import job_options, template
@@ -135,20 +133,6 @@ def test_a_whole_hint_is_taken_as_it_is():
     assert settings.encoder_hints() == (f"accelerator={hint}",)
 
 
-def test_the_encoder_is_resolved_for_the_gpu_of_the_workers():
-    default_model = resolve_model("multilingual-e5-small-q4")
-    found = resolve_backend(default_model, EncoderConfig(), gpu_elsewhere=True)
-    assert (found.backend, found.device, found.max_batch_tokens) == ("torch", "cuda", 32_768)
-    # What float16 does was measured, on whatever there is here.
-    assert found.dtype == "float16"
-    for wrong, option in (
-        ({"backend": "openvino"}, "device"), ({"dtype": "int8"}, "dtype"),
-        ({"device": "cpu"}, "device"),
-    ):  # fmt: skip
-        with pytest.raises(ConfigError, match=f"--{option}"):
-            resolve_backend(default_model, EncoderConfig(**wrong), gpu_elsewhere=True)
-
-
 class TestTemplate:
     PARAMETERS = (
         *JOB, *DATAFLOW, "--num_topics=7", "--job_name=lexbeam-1", "--max_num_workers=30",
@@ -210,6 +194,7 @@ class TestTemplate:
         assert workers["template_location"].endswith("template_launches/1")
         assert command[1:4] == ["-m", "lexbeam.pipeline.cli", "run"]
 
+    @pytest.mark.slow
     def test_what_it_drives_is_a_whole_job(self, tmp_path):
         arguments = [
             "run", "--input", str(ROOT / "examples" / "corpus"), "--output", str(tmp_path),

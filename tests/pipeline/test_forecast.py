@@ -188,6 +188,7 @@ class TestCommand:
             (("--docs", "0"), "--docs"),
             (("--workers", "0"), "--workers"),
             (("--runner", "FlinkRunner"), "--runner"),
+            (("--gpu_type", "nvidia-l4"), "--gpu_type"),
             (("--features", "colour"), "--features"),
             (("--input", "nowhere.jsonl"), "nowhere.jsonl"),
         ],
