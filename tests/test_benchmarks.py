@@ -282,14 +282,17 @@ def test_what_is_fixed_is_taken_off_one_worker_and_two(script_module):
 
 
 @pytest.mark.slow
-def test_the_memory_of_every_stage_is_measured(tmp_path):
-    command = [
-        sys.executable, ROOT / "benchmarks" / "memory.py", "--input",
-        ROOT / "examples" / "corpus" / "en.jsonl", "--sizes", "40", "80", "--case", "resampled",
-        "--features", "tfidf", "--json", tmp_path / "figures.json",
-    ]  # fmt: skip
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    measured = json.loads((tmp_path / "figures.json").read_text())["measured"]
-    assert len(measured) == 2 * 8
-    assert all(entry["peak"] > entry["imports"] > 0 for entry in measured)
+def test_a_run_is_planned_and_its_stages_carried_out_one_by_one(tmp_path):
+    def child(*arguments):
+        command = [sys.executable, ROOT / "benchmarks" / "memory.py", "--child", *arguments]
+        result = subprocess.run(command, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout.splitlines()[-1])
+
+    corpus = ROOT / "examples" / "corpus" / "en.jsonl"
+    planned = child("plan", "--input", corpus, "--output", tmp_path, "--features", "tfidf")
+    assert planned["splits"] == 1
+    for stage in ("tokenize", "duplicates"):
+        said = child(stage, planned["run"])
+        assert said["rows"] == 18
+        assert said["seconds"] > 0

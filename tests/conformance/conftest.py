@@ -25,7 +25,7 @@ os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
 
 TOOLS = ROOT / "build" / "tools"
 SAMPLE = ROOT / "examples" / "corpus"
-SECONDS_A_JOB = 400.0
+SECONDS_A_JOB = 800.0
 COMMANDS = ("run", "fit", "transform")
 TEXT_OPTIONS = ("--split_size", "15K", "--num_topics", "4")
 

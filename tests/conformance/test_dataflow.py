@@ -24,7 +24,7 @@ from tests.helpers import download, upload
 from tests.pipeline.conftest import Lexbeam, only_run
 from tests.pipeline.conftest import lexbeam as lexbeam
 
-pytestmark = [pytest.mark.conformance, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.conformance, pytest.mark.timeout(1200)]
 
 IMAGE = "us-docker.pkg.dev/test-project/lexbeam/lexbeam:0.1.0"
 

@@ -19,7 +19,7 @@ from tests.helpers import wait_until
 from tests.pipeline.conftest import TEXT_FEATURES, only_run, read_dataset, write_jsonl
 from tests.pipeline.test_kills import deadly_documents, poison
 
-pytestmark = [pytest.mark.flink, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.flink, pytest.mark.timeout(1200)]
 
 TEXT_JOB = ("run", "--features", TEXT_FEATURES, "--num_topics", "4", "--reuse_store", "off")
 # LEXBEAM_FLINK_STAGE names another stage in which processes are killed.

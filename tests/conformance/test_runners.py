@@ -25,7 +25,7 @@ from tests.conformance.same import assert_same
 from tests.helpers import free_port
 from tests.pipeline.conftest import TEXT_FEATURES, only_run
 
-pytestmark = [pytest.mark.conformance, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.conformance, pytest.mark.timeout(1200)]
 
 
 def portable(endpoint: str, kind: str, config: str = "") -> tuple[str, ...]:

@@ -32,7 +32,7 @@ from tests.conformance.test_runners import portable
 from tests.conftest import skip_or_fail
 from tests.helpers import download, free_port, race, upload, wait_until
 
-pytestmark = [pytest.mark.conformance, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.conformance, pytest.mark.timeout(1200)]
 
 BUCKET = "corpora"
 KEY, SECRET = "lexbeam", "lexbeam-secret"
