@@ -196,9 +196,10 @@ def run_stage(name: str, run_path: str) -> dict[str, Any]:
 
     return_memory()
     quiet_libraries(verbose=False)
-    from lexbeam.pipeline import corpus_model, launch, publish, runs, stages
+    from lexbeam.pipeline import corpus_model, launch, runs, stages
     from lexbeam.pipeline.plan import read_plan
     from lexbeam.pipeline.workspace import Workspace
+    from lexbeam.transforms import part_files
 
     def extract(work: Workspace) -> stages.Stage:
         has_topics = corpus_model.topic_metrics(work)["num_topics"] > 0
@@ -231,7 +232,7 @@ def run_stage(name: str, run_path: str) -> dict[str, Any]:
         "imports": imports,
         "seconds": seconds,
         "cpu_seconds": cpu_seconds,
-        "rows": sum(publish.num_rows(part) for part in written.parts()),
+        "rows": sum(part_files.num_rows(part) for part in written.parts()),
     }
 
 

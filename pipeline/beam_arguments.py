@@ -40,3 +40,11 @@ def partition(arguments: Sequence[str], names: Collection[str]) -> tuple[list[st
             target = chosen if name in names else others
         target.append(argument)
     return chosen, others
+
+
+def resource_hint_options(hints: Sequence[str]) -> list[str]:
+    """Beam's options that give hints to all steps of a pipeline.
+
+    Steps with other hints than their neighbours would be no part of their executable stage.
+    """
+    return [f"--resource_hint={hint}" for hint in hints]

@@ -81,7 +81,7 @@ def _documents(run: RunDir, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
 
 def _document_lines(run: RunDir, *, diverse: bool) -> list[str]:
     """A few documents, taken evenly from the whole run."""
-    from lexbeam.pipeline.publish import num_rows
+    from lexbeam.transforms.part_files import num_rows
 
     total = sum(num_rows(path) for path in run.parts("documents"))
     shown = {total * i // _DOCUMENTS_SHOWN for i in range(_DOCUMENTS_SHOWN)}

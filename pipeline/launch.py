@@ -20,7 +20,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProvisionInfo
 from apache_beam.runners.runner import PipelineResult, PipelineRunner
 
-from lexbeam.pipeline.beam_arguments import IN_PROCESS_RUNNERS
+from lexbeam.pipeline.beam_arguments import IN_PROCESS_RUNNERS, resource_hint_options
 from lexbeam.pipeline.errors import UsageError
 from lexbeam.transforms import threads
 
@@ -63,14 +63,6 @@ def run_pipeline(
     label_of_job(options, label)
     in_process = options.view_as(StandardOptions).runner == IN_PROCESS
     run_with(build, options, in_process_runner(options) if in_process else None)
-
-
-def resource_hint_options(hints: Sequence[str]) -> list[str]:
-    """Beam's options that give hints to all steps of a pipeline.
-
-    Steps with other hints than their neighbours would be no part of their executable stage.
-    """
-    return [f"--resource_hint={hint}" for hint in hints]
 
 
 def run_with(

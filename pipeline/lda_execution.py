@@ -14,8 +14,6 @@ from lexbeam.transforms.threads import kernel_threads
 # The bag of words takes eight bytes for each distinct term of a document: measured, 0.3 to 0.4
 # bytes a byte of JSON in UTF-8, English or Chinese; GB 18030 has two bytes where that has three.
 _BOW_BYTES_PER_TEXT_BYTE = 0.6
-# Text in a compressed file is taken to be so much larger.
-_COMPRESSION_RATIO = 4
 _CLUSTER_WORKER_RAM = 4 << 30
 _CGROUP_LIMITS = (
     "/sys/fs/cgroup/memory.max",
@@ -38,7 +36,7 @@ def fit_bytes(config: JobConfig, layout: splits.Layout, num_threads: int) -> int
     """What a fit inside one worker takes: see `fit_bytes_of_text`."""
     compressed = {source.path for source in layout.sources if is_compressed(source)}
     text = sum(
-        source.size * (_COMPRESSION_RATIO if source.path in compressed else 1)
+        source.size * (splits.COMPRESSION_RATIO if source.path in compressed else 1)
         for source in layout.sources
     )
     return fit_bytes_of_text(config, text, num_threads)

@@ -337,12 +337,9 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """How the job is carried out."""
-    group = parser.add_argument_group("the run")
+def add_work_options(group: argparse._ArgumentGroup) -> None:
+    """How the work is cut, and what a worker has."""
     add = group.add_argument
-    add("--output", metavar="DIR", help="folder or URL that gets runs/RUN_ID and latest.json")
-    add("--run_id", metavar="NAME", help="name of the run (default: the UTC time)")
     add(
         "--split_size",
         type=bytes_or_auto,
@@ -361,6 +358,15 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         help="memory of a worker, as 16G (default: auto, this machine's; on a cluster 4G); "
         "Dataflow is asked for what is given where documents are encoded",
     )
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """How the job is carried out."""
+    group = parser.add_argument_group("the run")
+    add = group.add_argument
+    add("--output", metavar="DIR", help="folder or URL that gets runs/RUN_ID and latest.json")
+    add("--run_id", metavar="NAME", help="name of the run (default: the UTC time)")
+    add_work_options(group)
     add(
         "--max_error_fraction",
         type=float,

@@ -19,7 +19,7 @@ from lexbeam.pipeline.summary import summary_of
 from lexbeam.pipeline.versions import installed_versions
 from lexbeam.transforms import checksums, leases, storage
 from lexbeam.transforms.earlier_parts import EarlierParts
-from lexbeam.transforms.part_files import PartFolder, open_part, part_statistics, read_part
+from lexbeam.transforms.part_files import PartFolder, num_rows, part_statistics, read_part
 from lexbeam.transforms.threads import map_in_order
 
 if TYPE_CHECKING:
@@ -54,12 +54,6 @@ def rejected_by_reason(work: Workspace) -> dict[str, int]:
     reasons = dict(count_values(work.tokens.parts(), "error_type"))
     duplicates = sum(of_each(num_rows, work.dropped.parts()))
     return reasons | ({DUPLICATE_ID: duplicates} if duplicates else {})
-
-
-def num_rows(path: str) -> int:
-    """Rows of a Parquet file, from its footer."""
-    with open_part(path) as part:
-        return int(part.metadata.num_rows)
 
 
 def documents_in(work: Workspace) -> int:

@@ -24,7 +24,7 @@ from lexbeam.models.vocabulary import (
 )
 from lexbeam.transforms import checksums, storage
 from lexbeam.transforms.count import CountFolders
-from lexbeam.transforms.part_files import PartFolder, open_part, read_part, write_part
+from lexbeam.transforms.part_files import PartFolder, num_rows, read_part, write_part
 
 # Phrases of a single document say nothing about the corpus: an absent phrase counts as df 1.
 MIN_PHRASE_DOCUMENTS = 2
@@ -85,14 +85,9 @@ def fit_phrases(folders: CountFolders, most: int = MOST_PHRASES) -> PhraseCounts
     return PhraseCounts.from_counts(pa.concat_tables(tables), documents_by_language(folders))
 
 
-def _num_rows(path: str) -> int:
-    with open_part(path) as part:
-        return int(part.metadata.num_rows)
-
-
 def _least_frequency(parts: Sequence[str], most: int) -> int:
     """The least document frequency, 2 or more, that at most so many rows reach."""
-    if sum(_num_rows(part) for part in parts) <= most:
+    if sum(num_rows(part) for part in parts) <= most:
         return MIN_PHRASE_DOCUMENTS
     reached: npt.NDArray[np.int64] = np.zeros(0, np.int64)
     for part in parts:

@@ -272,6 +272,12 @@ def open_part(path: str) -> pq.ParquetFile:
     return _RemotePart(storage.open_read(path))
 
 
+def num_rows(path: str) -> int:
+    """Rows of a Parquet file, from its footer."""
+    with open_part(path) as part:
+        return int(part.metadata.num_rows)
+
+
 def read_part(path: str, columns: list[str] | None = None) -> pa.Table:
     """A whole part, or some columns of it."""
     with open_part(path) as part:

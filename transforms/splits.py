@@ -42,6 +42,7 @@ __all__ = [
     "limit_splits",
     "list_sources",
     "load_layout",
+    "read_bytes",
     "plan_layout",
 ]
 
@@ -54,7 +55,7 @@ END = -1
 """`Piece.stop` of a file that is read to its end, whatever that is."""
 
 # How much larger than its file a compressed text is taken to be when files are grouped.
-_COMPRESSION_RATIO = 4
+COMPRESSION_RATIO = 4
 
 
 @dataclass(frozen=True)
@@ -207,23 +208,23 @@ def _cut(sources: Sequence[Source], size: int) -> list[Split]:
 
     for index, source in enumerate(sources):
         pieces = list(_pieces(index, source, size))
-        if len(pieces) != 1 or _read_bytes(source) >= size:
+        if len(pieces) != 1 or read_bytes(source) >= size:
             close()
             groups += [(piece,) for piece in pieces]
             continue
-        if held + _read_bytes(source) > size or len(small) >= max_files:
+        if held + read_bytes(source) > size or len(small) >= max_files:
             close()
         small += pieces
-        held += _read_bytes(source)
+        held += read_bytes(source)
     close()
     return [Split(index, pieces) for index, pieces in enumerate(groups or [()])]
 
 
-def _read_bytes(source: Source) -> int:
+def read_bytes(source: Source) -> int:
     """About how much text a file holds."""
     if source.row_groups is not None:
         return sum(num_bytes for _, num_bytes in source.row_groups)
-    return source.size * (_COMPRESSION_RATIO if source.compression else 1)
+    return source.size * (COMPRESSION_RATIO if source.compression else 1)
 
 
 def _pieces(index: int, source: Source, size: int) -> Iterator[Piece]:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 
 from lexbeam.models.config import ConfigError, require
-from lexbeam.pipeline.beam_arguments import value_of, values_of
+from lexbeam.pipeline.beam_arguments import resource_hint_options, value_of, values_of
 from lexbeam.pipeline.options import RunSettings
 from lexbeam.transforms import storage
 
@@ -66,7 +66,7 @@ def completed(beam_args: Sequence[str], name: str, hints: Sequence[str]) -> list
         name: of the job.
         hints: resource hints of all its steps, as `min_ram=16GB`.
     """
-    chosen = [f"--job_name={name}", *(f"--resource_hint={hint}" for hint in hints)]
+    chosen = [f"--job_name={name}", *resource_hint_options(hints)]
     given = values_of(beam_args, "experiments") + values_of(beam_args, "experiment")
     experiments = {each for value in given for each in value.split(",")}
     if not experiments & {_ONE_PROCESS, "use_multiple_sdk_containers"}:

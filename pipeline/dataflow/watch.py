@@ -2,47 +2,35 @@
 
 from __future__ import annotations
 
-import threading
 from contextlib import suppress
 
 from apache_beam.runners.runner import PipelineResult
 from google.api_core.exceptions import GoogleAPICallError
 
 from lexbeam.pipeline import supervised
+from lexbeam.pipeline.watch import Watch
 from lexbeam.transforms import storage
 
 # Each look lists the run's files.
 _SECONDS_BETWEEN_LOOKS = 30.0
 
 
-class DataflowWatch:
+class DataflowWatch(Watch):
     """Looks at a job until it is closed.
 
     Args:
         result: what the runner knows of the job.
         run_path: of its run; files that are committed there show that the job goes on.
-
-    Attributes:
-        note: how far the job is, for the progress line.
     """
 
     def __init__(self, result: PipelineResult, run_path: str) -> None:
-        self.note = "Dataflow: submitted"
+        super().__init__("Dataflow: submitted")
         self._result = result
         self._run_path = run_path
         self._seen: tuple[str, int] | None = None
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
 
-    def start(self) -> None:
-        """Begin to look."""
-        self._thread.start()
-
-    def close(self) -> None:
-        """Look no more."""
-        self._stop.set()
-
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Look every half minute."""
         before = 0
         with suppress(OSError):
             before = self._num_committed()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,13 +10,14 @@ from typing import Any
 from lexbeam.pipeline import supervised
 from lexbeam.pipeline.causes import root_cause
 from lexbeam.pipeline.flink.rest import ENDED, FlinkError, FlinkRest
+from lexbeam.pipeline.watch import Watch
 
 _SECONDS_BETWEEN_LOOKS = 1.0
 # After which a job that shows no progress is reported, and again after as long.
 SECONDS_OF_SILENCE = 60.0
 
 
-class FlinkWatch:
+class FlinkWatch(Watch):
     """Looks at a job until it is closed.
 
     Args:
@@ -25,9 +25,6 @@ class FlinkWatch:
         name: of the job; those of the name that have ended are of an earlier attempt.
         num_committed: how many files the run holds by now; what shows that a long task goes on.
         warn: says a line to the user.
-
-    Attributes:
-        note: how far the job is, for the progress line.
     """
 
     def __init__(
@@ -37,7 +34,7 @@ class FlinkWatch:
         num_committed: Callable[[], int],
         warn: Callable[[str], None],
     ) -> None:
-        self.note = "Flink: not yet there"
+        super().__init__("Flink: not yet there")
         self._rest = rest
         self._name = name
         self._num_committed = num_committed
@@ -47,19 +44,9 @@ class FlinkWatch:
         self._changed = time.monotonic()
         self._said: set[str] = set()
         self._ended_before: set[str] | None = None
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
 
-    def start(self) -> None:
-        """Begin to look."""
-        self._thread.start()
-
-    def close(self) -> None:
-        """Look no more."""
-        self._stop.set()
-        self._thread.join()
-
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Look every second."""
         with suppress(OSError):
             self._committed = self._num_committed()
         while not self._stop.wait(_SECONDS_BETWEEN_LOOKS):

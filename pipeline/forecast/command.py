@@ -61,19 +61,7 @@ def plan_parser() -> argparse.ArgumentParser:
         help="what the runner takes for a pipeline, whatever it does (default: 0 for one worker, "
         f"{_CLUSTER_STAGE_SECONDS:g} for more, as on Flink; Dataflow takes minutes)",
     )
-    add(
-        "--split_size",
-        type=options.bytes_or_auto,
-        metavar="BYTES",
-        help="input bytes a unit of work, as 16M (default: auto)",
-    )
-    add("--lda_execution", choices=("auto", *options.LDA_EXECUTIONS), help="default: auto")
-    add(
-        "--worker_ram",
-        type=options.bytes_or_auto,
-        metavar="BYTES",
-        help="memory of a worker, as 16G (default: auto, this machine's)",
-    )
+    options.add_work_options(group)
     add("--json", metavar="FILE", help="write the forecast there too")
     add("--config", metavar="FILE", help="YAML file with any of these options")
     return parser

@@ -151,9 +151,8 @@ def _sizes(run: Any, wanted: Any) -> dict[str, int]:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    from lexbeam.pipeline.publish import num_rows
     from lexbeam.pipeline.workspace import Workspace
-    from lexbeam.transforms.part_files import read_part
+    from lexbeam.transforms.part_files import num_rows, read_part
 
     work = Workspace(run, wanted)
     contents = [read_part(part, ["content"])["content"] for part in work.tokens.parts()]

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from lexbeam.models.config import ConfigError
 from lexbeam.transforms import readers
-from lexbeam.transforms.splits import END, Layout, Piece, Source, Split
+from lexbeam.transforms.splits import END, Layout, Piece, Source, Split, read_bytes
 
 # A text of this size is a whole split, so that a stage's buffers are as full as they get.
 SAMPLE_BYTES = 16 << 20
@@ -18,7 +18,6 @@ _PIECES = 64
 _FILES = 4_000  # of a document each
 _PROBED_ROWS = 8_192
 _LEAST_PROBED_ROWS = 64
-_COMPRESSION_RATIO = 4
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def draw(layout: Layout) -> Sample:
     found = [_probe(piece, layout, num_rows) for piece in chosen]
     # Between two beginnings of a long document there may be a piece without one.
     probes = tuple(probe for probe in found if probe.num_documents)
-    if not probes:
+    if not any(probe.text_bytes for probe in probes):
         raise ConfigError("input", layout.config.inputs[0], "holds no document to measure")
     num_documents = sum(probe.num_documents for probe in probes)
     text = sum(probe.num_documents * probe.text_bytes for probe in probes)
@@ -132,15 +131,16 @@ def _rows_of(piece: Piece, source: Source) -> float | None:
     """How many documents a piece has, where that is known without reading it."""
     if source.row_groups is None:
         return 1.0 if source.format == "txt" else None
-    groups = source.row_groups[piece.start : None if piece.stop == END else piece.stop]
-    return float(sum(num_rows for num_rows, _ in groups))
+    return float(sum(num_rows for num_rows, _ in _groups_of(piece, source.row_groups)))
 
 
 def _bytes_of(piece: Piece, source: Source) -> int:
     """About how many bytes a piece has, uncompressed."""
     if source.row_groups is not None:
-        groups = source.row_groups[piece.start : None if piece.stop == END else piece.stop]
-        return sum(num_bytes for _, num_bytes in groups)
-    if piece.stop == END:
-        return source.size * (_COMPRESSION_RATIO if source.compression else 1)
-    return piece.stop - piece.start
+        return sum(num_bytes for _, num_bytes in _groups_of(piece, source.row_groups))
+    return read_bytes(source) if piece.stop == END else piece.stop - piece.start
+
+
+def _groups_of(piece: Piece, groups: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
+    """Rows and bytes of the row groups of a piece."""
+    return groups[piece.start : None if piece.stop == END else piece.stop]

@@ -61,8 +61,9 @@ class TestSample:
         assert starts[-1] > 0.9 * path.stat().st_size
         assert rows_of(drawn.of_size(640)) == pytest.approx(640, rel=0.1)
 
-    def test_an_input_without_documents_is_named(self, tmp_path):
-        (tmp_path / "a.jsonl").write_text("\n\n")
+    @pytest.mark.parametrize("text", ["\n\n", '{"id": "rejected"}\nno JSON\n'])
+    def test_an_input_without_documents_is_named(self, tmp_path, text):
+        (tmp_path / "a.jsonl").write_text(text)
         with pytest.raises(ConfigError, match="--input"):
             sample.draw(layout_of(tmp_path / "a.jsonl"))
 
