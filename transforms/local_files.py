@@ -78,10 +78,11 @@ def publish(temporary: str, target: str) -> bool:
                 raise
             if not _rename_if_absent(temporary, target):
                 return False
-        _sync_folder(os.path.dirname(target))
-        return True
     finally:
+        # Before the folder is synced, which takes long: a writer that is killed leaves no trace.
         Path(temporary).unlink(missing_ok=True)
+    _sync_folder(os.path.dirname(target))
+    return True
 
 
 def publish_copy(source: str, target: str) -> bool:

@@ -97,12 +97,12 @@ def record(monkeypatch) -> tuple[dict[str, Pipeline], list[int]]:
     pipelines, sizes = {}, []
     run, append = launch.run_pipeline, GroupingBuffer.append
 
-    def run_and_record(build, beam_args, label):
+    def run_and_record(build, beam_args, label, hints=()):
         def build_and_record(pipeline):
             build(pipeline)
             pipelines[label] = proto_of(pipeline)
 
-        run(build_and_record, beam_args, label)
+        run(build_and_record, beam_args, label, hints)
 
     def append_and_measure(self, data):
         coder, stream = self._pre_grouped_coder.get_impl(), create_InputStream(data)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from lexbeam.transforms import storage
+from lexbeam.transforms import local_files, storage
 from tests.helpers import race
 
 
@@ -75,6 +75,15 @@ def test_nothing_temporary_stays_and_files_are_readable_by_others(tmp_path: Path
     expected = stat.S_IMODE((tmp_path / "plain").stat().st_mode)
     assert sorted(os.listdir(tmp_path)) == ["a", "b", "c", "plain"]
     assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {expected}
+
+
+def test_the_hidden_file_is_gone_before_the_folder_is_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setattr(local_files, "_sync_folder", lambda folder: seen.append(os.listdir(folder)))
+    storage.put_if_absent(str(tmp_path / "a"), b"1")
+    assert seen == [["a"]]
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP])
