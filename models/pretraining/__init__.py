@@ -1,0 +1,1 @@
+"""Masked-LM pre-training: from texts to sequences, from sequences to a model."""

@@ -1,0 +1,111 @@
+"""How well a model foretells masked tokens of texts that it has not learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from lexbeam.models.pretraining.batches import SequenceStore, cut_by_tokens
+from lexbeam.models.pretraining.masking import MaskedTokens, generator, mask_tokens
+from lexbeam.models.pretraining.subwords import SpecialTokens
+from lexbeam.models.transformer.layouts import Packed
+from lexbeam.models.transformer.model import MaskedLanguageModel
+
+_EVALUATION = 2  # stream of random numbers: masks of the held-out texts
+
+
+@dataclass(frozen=True)
+class MaskedBatch:
+    """Sequences end to end, masked.
+
+    Attributes:
+        tokens: as the model sees them.
+        lengths: of the sequences.
+    """
+
+    tokens: MaskedTokens
+    lengths: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class HeldOutScore:
+    """Over all masked tokens of the held-out texts.
+
+    Attributes:
+        loss: mean cross-entropy in nats.
+        accuracy: share of the tokens that got the highest score.
+        constant_accuracy: what always foretelling their commonest token would have got.
+        num_masked: tokens that were to be foretold.
+    """
+
+    loss: float
+    accuracy: float
+    constant_accuracy: float
+    num_masked: int
+
+
+def held_out_batches(
+    store: SequenceStore,
+    special: SpecialTokens,
+    probability: float,
+    seed: int,
+    max_batch_tokens: int,
+    *,
+    whole_words: bool,
+    most_tokens: int | None = None,
+) -> list[MaskedBatch]:
+    """The held-out sequences with masks that are the same each time they are asked for.
+
+    The first ones by their random keys, up to about `most_tokens`.
+    """
+    numbers = np.arange(len(store.lengths))
+    if most_tokens is not None:
+        numbers = numbers[: max(1, int(np.searchsorted(np.cumsum(store.lengths), most_tokens)))]
+    bounds = cut_by_tokens(store.lengths[numbers], max_batch_tokens)
+    batches = []
+    for index, (first, last) in enumerate(zip(bounds, bounds[1:], strict=False)):
+        ids, starts = store.read(numbers[first:last])
+        random = generator(seed, _EVALUATION, index)
+        masked = mask_tokens(ids, starts, special, probability, random, whole_words=whole_words)
+        batches.append(MaskedBatch(masked, tuple(store.lengths[numbers[first:last]].tolist())))
+    return batches
+
+
+def losses(
+    model: MaskedLanguageModel, batch: MaskedBatch, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Summed cross-entropy of a batch's masked tokens, and how many were foretold right."""
+    layout = Packed.of_lengths(batch.lengths, device)
+    ids, places, labels = (
+        torch.from_numpy(array).to(device)
+        for array in (batch.tokens.ids, batch.tokens.places, batch.tokens.labels)
+    )
+    scores = model(ids, layout, places).float()
+    loss = functional.cross_entropy(scores, labels, reduction="sum")
+    return loss, (scores.argmax(dim=-1) == labels).sum()
+
+
+@torch.inference_mode()
+def evaluate(
+    model: MaskedLanguageModel, batches: Sequence[MaskedBatch], device: torch.device
+) -> HeldOutScore:
+    """Score a model on masked batches; it is left in evaluation mode."""
+    model.eval()
+    loss = correct = 0.0
+    for batch in batches:
+        batch_loss, batch_correct = losses(model, batch, device)
+        loss += float(batch_loss)
+        correct += float(batch_correct)
+    labels = _labels(batches)
+    counts = np.bincount(labels)
+    return HeldOutScore(
+        loss / len(labels), correct / len(labels), float(counts.max() / len(labels)), len(labels)
+    )
+
+
+def _labels(batches: Iterable[MaskedBatch]) -> np.ndarray:
+    return np.concatenate([batch.tokens.labels for batch in batches])

@@ -1,0 +1,140 @@
+"""Vocabularies of word pieces, trained on texts, and the special tokens of any vocabulary."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lexbeam.models.config import ConfigError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+PAD, UNKNOWN, OPENING, CLOSING, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
+_SPECIAL = [PAD, UNKNOWN, OPENING, CLOSING, MASK]
+_MASKS = (MASK, "<mask>")
+# So many of the vocabulary may be single characters: Han characters are not spelt by others.
+_ALPHABET_SHARE = 0.75
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary: str, vocab_size: int) -> Tokenizer:
+    """A tokenizer for Chinese and English: lower case, and each Han character a word (WordPiece).
+
+    Args:
+        texts: what it is trained on.
+        vocabulary: `wordpiece` (Devlin et al. 2019) or `unigram` (Kudo 2018).
+        vocab_size: tokens at most; fewer where the texts do not hold as many.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from tokenizers import trainers as t
+
+    options: dict[str, Any] = {"vocab_size": vocab_size, "special_tokens": _SPECIAL}
+    options["show_progress"] = False
+    if vocabulary == "wordpiece":
+        tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
+        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        tokenizer.decoder = decoders.WordPiece()
+        trainer: Any = t.WordPieceTrainer(
+            limit_alphabet=int(_ALPHABET_SHARE * vocab_size), **options
+        )
+    else:
+        tokenizer = Tokenizer(models.Unigram())
+        tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+        tokenizer.decoder = decoders.Metaspace()
+        trainer = t.UnigramTrainer(unk_token=UNKNOWN, **options)
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{OPENING} $A {CLOSING}",
+        pair=f"{OPENING} $A {CLOSING} $B {CLOSING}",
+        special_tokens=[(name, tokenizer.token_to_id(name)) for name in (OPENING, CLOSING)],
+    )
+    return tokenizer
+
+
+def tokenizer_json(max_seq_length: int) -> str:
+    """What tokenizer_config.json says of such a tokenizer, for transformers."""
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": max_seq_length,
+        "pad_token": PAD,
+        "unk_token": UNKNOWN,
+        "cls_token": OPENING,
+        "sep_token": CLOSING,
+        "mask_token": MASK,
+    }
+    return json.dumps(config, indent=2) + "\n"
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """Ids that are no part of a text.
+
+    Attributes:
+        opening, closing: put before and after a text.
+        mask: stands for a token that is to be foretold.
+        special: all ids that are never masked, and never stand for others.
+        vocab_size: one more than the largest id.
+    """
+
+    opening: tuple[int, ...]
+    closing: tuple[int, ...]
+    mask: int
+    special: tuple[int, ...]
+    vocab_size: int
+
+    def is_special(self, ids: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+        """Of each id whether it is one of them."""
+        return np.isin(ids, self.special)
+
+
+def special_tokens(tokenizer: Tokenizer, model_id: str = "") -> SpecialTokens:
+    """The special tokens of a tokenizer.
+
+    Raises ConfigError naming the model where it has no mask.
+    """
+    encoding = tokenizer.encode("a", add_special_tokens=True)
+    is_special = encoding.special_tokens_mask
+    plain = [index for index, special in enumerate(is_special) if not special]
+    first, last = (plain[0], plain[-1]) if plain else (0, -1)
+    added = tokenizer.get_added_tokens_decoder()
+    found = [mask for name in _MASKS if (mask := tokenizer.token_to_id(name)) is not None]
+    if not found:
+        reason = f"its tokenizer has none of the masks {', '.join(_MASKS)}"
+        raise ConfigError("model_id", model_id, reason)
+    special = {index for index, token in added.items() if token.special} | {found[0]}
+    ids = encoding.ids
+    return SpecialTokens(
+        opening=tuple(ids[:first]),
+        closing=tuple(ids[last + 1 :]),
+        mask=found[0],
+        special=tuple(sorted(special | set(ids[:first]) | set(ids[last + 1 :]))),
+        vocab_size=max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1,
+    )
+
+
+def check_vocabulary(special: SpecialTokens, num_rows: int, model_id: str) -> None:
+    """Raise ConfigError where a tokenizer has ids beyond the rows of the embeddings."""
+    if special.vocab_size > num_rows:
+        reason = (
+            f"its tokenizer has ids up to {special.vocab_size - 1:,}, its embeddings have "
+            f"{num_rows:,} rows"
+        )
+        raise ConfigError("model_id", model_id, reason)
+
+
+def read_tokenizer(directory: str | Path) -> Tokenizer:
+    """The tokenizer of a folder's tokenizer.json; it neither truncates nor pads."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(Path(directory, "tokenizer.json")))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
