@@ -93,7 +93,7 @@ def _carry_out(
 
     def run_stages(todo: Sequence[Stage], total: int | None) -> None:
         for stage in todo:
-            _run_stage(work, stage, settings, view, session, total)
+            run_stage(work, stage, settings, view, session, total)
 
     run_stages([stages.tokenize(work), stages.drop_duplicates(work)], None)
     num_documents = publish.documents_in(work)
@@ -134,7 +134,7 @@ def _stages_for_reuse(work: Workspace) -> list[Stage]:
     return todo + ([stages.index_texts(work)] if work.plan.reuse_store else [])
 
 
-def _run_stage(
+def run_stage(
     work: Workspace,
     stage: Stage,
     settings: RunSettings,
@@ -142,6 +142,11 @@ def _run_stage(
     session: Session,
     total: int | None,
 ) -> None:
+    """Run a stage's pipelines, unless all that it writes is there.
+
+    `total`: documents that it has, where that is known. Raises JobError where it ends with files
+    missing.
+    """
     if stage.is_done():
         return
     timeout = settings.stall_timeout / 2 or None

@@ -10,6 +10,7 @@ import re
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lexbeam.models.config import ConfigError
@@ -82,12 +83,31 @@ def run_job(command: str, arguments: list[str], *, supervise: bool) -> int:
     _check(command, given)
     if dataflow_options.is_dataflow(beam_args):
         dataflow_options.check_options(settings, given.get("input", ()), given.get("model"))
+    return carried_out(
+        [command, *arguments],
+        settings,
+        lambda: _carry_out(command, settings, given),
+        supervise=supervise,
+    )
+
+
+def carried_out(
+    arguments: list[str],
+    settings: options.RunSettings,
+    work: Callable[[], None],
+    *,
+    supervise: bool,
+) -> int:
+    """Do a command's work in a child that runs the same command, or here; the exit code.
+
+    Raises what `run_job` does.
+    """
     if supervised.is_supervised():
         supervised.begin()
     elif supervise:
-        return _supervise([command, *arguments], settings)
+        return _supervise(arguments, settings)
     try:
-        _carry_out(command, settings, given)
+        work()
     except (ConfigError, UsageError, TooManyRejectedError, JobError):
         raise
     except Exception as error:

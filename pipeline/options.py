@@ -63,7 +63,6 @@ class JobConfig:
     def __post_init__(self) -> None:
         for feature in self.features:
             require(feature in FEATURES, "features", feature, f"choose from {','.join(FEATURES)}")
-        require(bool(self.features), "features", "", f"name at least one of {','.join(FEATURES)}")
         require_at_least("top_k", self.top_k, 1)
 
     def to_json(self) -> dict[str, Any]:
@@ -194,8 +193,8 @@ def comma_list(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
 
-def add_input_options(parser: argparse.ArgumentParser) -> None:
-    """Where documents come from."""
+def add_input_options(parser: argparse.ArgumentParser, *, kept: bool = True) -> None:
+    """Where documents come from, and what of them is `kept` beside the features."""
     group = parser.add_argument_group("input")
     add = group.add_argument
     add(
@@ -222,19 +221,19 @@ def add_input_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="a .txt file holds a document a line, not one document",
     )
-    add(
-        "--keep_columns",
-        type=comma_list,
-        metavar="A,B",
-        help="further fields of the input to carry into the output",
-    )
-    add("--keep_text", action="store_true", help="write the documents' text too")
     add("--limit", type=int, metavar="N", help="only the first N documents")
+    if kept:
+        add(
+            "--keep_columns",
+            type=comma_list,
+            metavar="A,B",
+            help="further fields of the input to carry into the output",
+        )
+        add("--keep_text", action="store_true", help="write the documents' text too")
 
 
-def add_corpus_options(parser: argparse.ArgumentParser) -> None:
-    """What is counted and fitted."""
-    group = parser.add_argument_group("tokens, vocabulary and topics")
+def add_segmenter_options(group: argparse._ArgumentGroup) -> None:
+    """How text becomes words."""
     add = group.add_argument
     add(
         "--language",
@@ -242,6 +241,13 @@ def add_corpus_options(parser: argparse.ArgumentParser) -> None:
         help="language of every document (default: auto, each by itself)",
     )
     add("--user_dict", metavar="FILE", help="more words, in jieba's dictionary format")
+
+
+def add_corpus_options(parser: argparse.ArgumentParser) -> None:
+    """What is counted and fitted."""
+    group = parser.add_argument_group("tokens, vocabulary and topics")
+    add_segmenter_options(group)
+    add = group.add_argument
     add("--stopwords", metavar="FILE", help="more stop words, one a line")
     add(
         "--min_df",
@@ -340,12 +346,7 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
 def add_work_options(group: argparse._ArgumentGroup) -> None:
     """How the work is cut, and what a worker has."""
     add = group.add_argument
-    add(
-        "--split_size",
-        type=bytes_or_auto,
-        metavar="BYTES",
-        help="input bytes a unit of work, as 16M (default: auto)",
-    )
+    add_split_size(group)
     add(
         "--lda_execution",
         choices=("auto", *LDA_EXECUTIONS),
@@ -360,6 +361,16 @@ def add_work_options(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def add_split_size(group: argparse._ArgumentGroup) -> None:
+    """How the input is cut."""
+    group.add_argument(
+        "--split_size",
+        type=bytes_or_auto,
+        metavar="BYTES",
+        help="input bytes a unit of work, as 16M (default: auto)",
+    )
+
+
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """How the job is carried out."""
     group = parser.add_argument_group("the run")
@@ -367,13 +378,6 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     add("--output", metavar="DIR", help="folder or URL that gets runs/RUN_ID and latest.json")
     add("--run_id", metavar="NAME", help="name of the run (default: the UTC time)")
     add_work_options(group)
-    add(
-        "--max_error_fraction",
-        type=float,
-        metavar="X",
-        help="fail when more documents are rejected (default: 0.01, and at least 10 documents)",
-    )
-    add("--keep_intermediate", action="store_true", help="keep the parts of inner stages")
     add(
         "--reuse",
         metavar="RUN",
@@ -396,6 +400,19 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         help="start the LDA from the topics of an earlier run, whose ids stay: latest, none or a "
         "run's id (default: none)",
     )
+    add_common_options(group)
+
+
+def add_common_options(group: argparse._ArgumentGroup) -> None:
+    """What every job has."""
+    add = group.add_argument
+    add(
+        "--max_error_fraction",
+        type=float,
+        metavar="X",
+        help="fail when more documents are rejected (default: 0.01, and at least 10 documents)",
+    )
+    add("--keep_intermediate", action="store_true", help="keep the parts of inner stages")
     add(
         "--stall_timeout",
         type=int,
@@ -525,7 +542,8 @@ def pick(options: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]
     return {field_: options[option] for option, field_ in names.items() if option in options}
 
 
-def _same(*names: str) -> dict[str, str]:
+def same(*names: str) -> dict[str, str]:
+    """For `pick`: options that are called as their fields are."""
     return {name: name for name in names}
 
 
@@ -538,31 +556,37 @@ def _keyword_weights(path: str | None) -> KeyphraseWeights:
         raise ConfigError("keyword_weights", path, f"cannot be read: {error}") from error
 
 
-def job_config(options: Mapping[str, Any]) -> JobConfig:
+def input_config(options: Mapping[str, Any]) -> InputConfig:
     """Raises ConfigError where a value is wrong, UsageError where --input is missing."""
     if not options.get("input"):
         raise UsageError("--input is required: a file, a folder or a glob")
-    input_names = _same(
+    names = same(
         "id_key", "text_key", "title_key", "id_scope", "text_lines", "keep_columns", "limit"
     )
-    count_names = _same("min_df", "max_df", "max_terms", "sublinear_tf")
-    lda_names = _same("num_topics", "seed") | LDA_OPTIONS
-    encoder_names = _same(
+    return InputConfig(inputs=tuple(options["input"]), **pick(options, names))
+
+
+def job_config(options: Mapping[str, Any]) -> JobConfig:
+    """Raises ConfigError where a value is wrong, UsageError where --input is missing."""
+    count_names = same("min_df", "max_df", "max_terms", "sublinear_tf")
+    lda_names = same("num_topics", "seed") | LDA_OPTIONS
+    encoder_names = same(
         "model_id", "pooling", "max_seq_length", "max_batch_tokens",
         "backend", "dtype", "device", "long_documents",
     )  # fmt: skip
     given = {name for name in FEATURES if name in options.get("features", FEATURES)}
     unknown = tuple(set(options.get("features", ())) - set(FEATURES))
     features = tuple(name for name in FEATURES if name in given) + unknown
+    require(bool(features), "features", "", f"name at least one of {','.join(FEATURES)}")
     return JobConfig(
-        input=InputConfig(inputs=tuple(options["input"]), **pick(options, input_names)),
-        text=TextConfig(**pick(options, _same("language", "user_dict", "stopwords"))),
+        input=input_config(options),
+        text=TextConfig(**pick(options, same("language", "user_dict", "stopwords"))),
         counts=CountConfig(**pick(options, count_names)),
         lda=LdaConfig(**pick(options, lda_names)),
         encoder=EncoderConfig(**pick(options, encoder_names)),
         features=features,
         keyword_weights=_keyword_weights(options.get("keyword_weights")),
-        **pick(options, _same("top_k", "keep_text")),
+        **pick(options, same("top_k", "keep_text")),
     )
 
 
@@ -570,7 +594,7 @@ def run_settings(options: Mapping[str, Any], beam_args: tuple[str, ...]) -> RunS
     """Raises ConfigError where a value is wrong, UsageError where --output is missing."""
     if not options.get("output"):
         raise UsageError("--output is required: the folder that gets runs/RUN_ID")
-    names = _same(
+    names = same(
         "output", "run_id", "split_size", "lda_execution", "worker_ram",
         "max_error_fraction", "keep_intermediate", "reuse", "reuse_store",
         "keep_state", "warm_start", "stall_timeout",

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lexbeam.models import catalogue
 from lexbeam.models.config import ConfigError, CountConfig, EncoderConfig, LdaConfig, TextConfig
@@ -19,6 +19,7 @@ from lexbeam.models.encoder_backend import resolve_backend
 from lexbeam.models.encoder_check import check_model_files
 from lexbeam.models.encoder_spec import ModelSpec
 from lexbeam.models.keyphrase_weights import KeyphraseWeights
+from lexbeam.models.pretraining.config import SequenceConfig, TrainingConfig
 from lexbeam.pipeline.errors import UsageError
 from lexbeam.pipeline.options import LDA_OPTIONS, JobConfig
 from lexbeam.pipeline.runs import RunDir, json_bytes, read_json
@@ -35,11 +36,12 @@ class Plan:
     """What a run does.
 
     Attributes:
-        command: `run`, `fit` or `transform`.
+        command: `run`, `fit`, `transform` or `pretrain`.
         created: UTC time in ISO 8601.
         config: the job, `auto` resolved.
         layout: sources and splits.
-        encoder: the model that embeds, or None where bert is off.
+        encoder: the model that embeds, or None where bert is off; of a `pretrain` the checkpoint
+            that it goes on from.
         model_source: of a `transform`, the folder of the corpus models; else None.
         lda_execution: `local` or `distributed`; changes no bit of the content.
         identity: what decides the content of the run, as JSON.
@@ -48,6 +50,7 @@ class Plan:
         reuse: id of the run to take over from, or None.
         keep_state: whether merged counts stay with the model.
         warm_start: folder of the corpus model whose topics the LDA starts from, or None.
+        sequences, training: of a `pretrain`; else None.
     """
 
     command: str
@@ -63,6 +66,8 @@ class Plan:
     reuse: str | None = None
     keep_state: bool = False
     warm_start: str | None = None
+    sequences: SequenceConfig | None = None
+    training: TrainingConfig | None = None
 
     def model_dir(self, run: RunDir) -> str:
         """Folder of the corpus models that the run's documents are extracted with."""
@@ -98,6 +103,8 @@ class Plan:
             "reuse": self.reuse,
             "keep_state": self.keep_state,
             "warm_start": self.warm_start,
+            "sequences": self.sequences and asdict(self.sequences),
+            "training": self.training and asdict(self.training),
             **self.layout.to_json(),
         }
 
@@ -138,14 +145,7 @@ def identity_of(
         name: value for name, value in values["encoder"].items() if name not in _SPEED_ONLY
     }
     identity: dict[str, Any] = {"command": command, "model": model}
-    identity |= {name: value for name, value in values["input"].items() if name != "inputs"}
-    identity |= {
-        "language": config.text.language,
-        "user_dict": file_sha256("user_dict", config.text.user_dict),
-        "stopwords": file_sha256("stopwords", config.text.stopwords),
-        "tokenizer": tokenizer_fingerprint(config.text),
-    }
-    identity |= values["counts"]
+    identity |= identity_of_text(config) | values["counts"]
     if "lda" in config.features:
         lda = dict(values["lda"])
         identity |= {option: lda.pop(name) for option, name in LDA_OPTIONS.items()} | lda
@@ -159,6 +159,17 @@ def identity_of(
     names = ("features", "top_k", "keep_text", "keyword_weights")
     identity |= {name: values[name] for name in names}
     return dict(json.loads(json.dumps(identity)))
+
+
+def identity_of_text(config: JobConfig) -> dict[str, Any]:
+    """What decides documents and their tokens."""
+    values = asdict(config.input)
+    return {name: value for name, value in values.items() if name != "inputs"} | {
+        "language": config.text.language,
+        "user_dict": file_sha256("user_dict", config.text.user_dict),
+        "stopwords": file_sha256("stopwords", config.text.stopwords),
+        "tokenizer": tokenizer_fingerprint(config.text),
+    }
 
 
 def write_plan(run: RunDir, plan: Plan) -> bool:
@@ -194,7 +205,16 @@ def plan_from_json(values: Mapping[str, Any]) -> Plan:
         reuse=values["reuse"],
         keep_state=values["keep_state"],
         warm_start=values["warm_start"],
+        sequences=_optional(SequenceConfig, values.get("sequences")),
+        training=_optional(TrainingConfig, values.get("training")),
     )
+
+
+Config = TypeVar("Config")
+
+
+def _optional(kind: Callable[..., Config], values: Mapping[str, Any] | None) -> Config | None:
+    return None if values is None else kind(**values)
 
 
 def config_from_json(values: Mapping[str, Any]) -> JobConfig:
@@ -212,7 +232,9 @@ def config_from_json(values: Mapping[str, Any]) -> JobConfig:
     )
 
 
-def check_same(run: RunDir, wanted: Plan, found: Plan) -> None:
+def check_same(
+    run: RunDir, wanted: Plan, found: Plan, advice: str = "Choose another --run_id."
+) -> None:
     """Raise UsageError naming what differs between a job and the run it would go on with."""
     names = list(dict.fromkeys([*wanted.identity, *found.identity]))
     differing = [
@@ -227,7 +249,7 @@ def check_same(run: RunDir, wanted: Plan, found: Plan) -> None:
         raise UsageError(
             f"run {run.run_id} in {run.output} has another configuration or input: "
             + "; ".join(differing[:5])
-            + ". Choose another --run_id."
+            + f". {advice}"
         )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import apache_beam as beam
 
 from lexbeam.models import schemas
+from lexbeam.models.pretraining.sequences import SCHEMA as SEQUENCES
 from lexbeam.pipeline import corpus_model
 from lexbeam.pipeline.workspace import Workspace
 from lexbeam.transforms import storage
@@ -30,6 +31,7 @@ from lexbeam.transforms.lda_checkpoints import LdaCheckpoints
 from lexbeam.transforms.lda_passes import distributed_fit
 from lexbeam.transforms.part_files import PartFolder
 from lexbeam.transforms.parts import ReadSplits, SplitWork, WriteParts
+from lexbeam.transforms.sequences import MakeSequences, ShuffleSequences, TrainTokenizer
 from lexbeam.transforms.text_index import IndexTexts
 from lexbeam.transforms.tokenize import TokenizeDocuments
 from lexbeam.transforms.topic_files import TopicFiles
@@ -272,6 +274,7 @@ def map_stage(work: Workspace, name: str) -> Stage:
         "bow": bag_of_words,
         "encode": encode,
         "errors": collect_errors,
+        "sequences": make_sequences,
     }
     return by_name[name](work)
 
@@ -291,3 +294,50 @@ def collect_errors(work: Workspace) -> Stage:
         )
 
     return _map("errors", MapOfSplits(work.splits("errors", source, work.errors), build))
+
+
+def train_tokenizer(work: Workspace) -> Stage:
+    """Of a `pretrain` from scratch: the vocabulary."""
+    config = work.plan.sequences
+    assert config is not None
+    source = work.token_columns("content")
+
+    def build(pipeline: beam.Pipeline) -> object:
+        return pipeline | "TrainTokenizer" >> TrainTokenizer(
+            source, work.plan.num_splits, work.tokenizer, config
+        )
+
+    tokenizer = storage.join(work.tokenizer, "tokenizer.json")
+    return _single("vocabulary", build, lambda: storage.exists(tokenizer))
+
+
+def make_sequences(work: Workspace) -> Stage:
+    """Of a `pretrain`: model tokens, cut into sequences."""
+    config = work.plan.sequences
+    assert config is not None
+    source = work.token_columns("content", "text_sha256", "language", "starts", "ends")
+
+    def build(pipeline: beam.Pipeline, splits: SplitWork) -> object:
+        (sequences,) = splits.folders
+        return (
+            pipeline
+            | "ReadSplits" >> ReadSplits(splits)
+            | "MakeSequences" >> MakeSequences(work.tokenizer, config, work.shards.num_parts)
+            | "WriteSequences" >> WriteParts(sequences, SEQUENCES, "sequences")
+        )
+
+    splits = work.splits("sequences", source, work.sequences)
+    return _map("sequences", MapOfSplits(splits, build))
+
+
+def shuffle(work: Workspace) -> Stage:
+    """Of a `pretrain`: the sequences in random order, in shards."""
+
+    def build(pipeline: beam.Pipeline) -> object:
+        return pipeline | "ShuffleSequences" >> ShuffleSequences(
+            work.sequences, work.shards, work.held_out
+        )
+
+    return _single(
+        "shuffle", build, lambda: work.shards.is_complete() and work.held_out.is_complete()
+    )

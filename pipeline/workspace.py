@@ -26,6 +26,10 @@ from lexbeam.transforms.parts import SplitWork
 from lexbeam.transforms.text_index import index_folder
 from lexbeam.transforms.tokenize import TEXT_COLUMNS, SplitSource
 
+# A shard of a `pretrain`: about as many bytes as the text that it is made of.
+_BYTES_PER_SHARD = 64 << 20
+_MOST_SHARDS = 4096
+
 
 @dataclass(frozen=True)
 class Workspace:
@@ -180,6 +184,28 @@ class Workspace:
     def errors(self) -> PartFolder:
         """The published errors."""
         return PartFolder(self.run.file("errors"), self.plan.num_splits)
+
+    @cached_property
+    def sequences(self) -> PartFolder:
+        """Of a `pretrain`: each split's sequences of model tokens."""
+        return PartFolder(storage.join(self.run.intermediate, "sequences"), self.plan.num_splits)
+
+    @cached_property
+    def shards(self) -> PartFolder:
+        """Of a `pretrain`: the sequences that are learned from, in random order."""
+        num_bytes = sum(source.size for source in self.plan.layout.sources)
+        num_shards = max(1, min(_MOST_SHARDS, num_bytes // _BYTES_PER_SHARD))
+        return PartFolder(storage.join(self.run.intermediate, "shards"), num_shards, "arrow")
+
+    @cached_property
+    def held_out(self) -> PartFolder:
+        """Of a `pretrain`: the sequences that are evaluated on."""
+        return PartFolder(storage.join(self.run.intermediate, "held_out"), 1, "arrow")
+
+    @property
+    def tokenizer(self) -> str:
+        """Of a `pretrain`: folder of the model's tokenizer."""
+        return self.run.file("tokenizer")
 
     @property
     def died(self) -> DiedRows:

@@ -49,12 +49,16 @@ def model_on_host(spec: ModelSpec, config: EncoderConfig) -> ModelSpec:
     from lexbeam.models.encoder import prepare_encoder
 
     with host_cache.taking_turns(f"model {spec.fingerprint}"):
-        here = replace(spec, directory=_directory_on_host(spec))
+        here = replace(spec, directory=directory_on_host(spec))
         prepare_encoder(here, config)
     return here
 
 
-def _directory_on_host(spec: ModelSpec) -> Path:
+def directory_on_host(spec: ModelSpec) -> Path:
+    """Where a model's files lie on this host; they are fetched where they are not here.
+
+    Raises ModelError where it cannot be had, or has other weights than the driver's.
+    """
     if spec.directory.is_dir():
         # A folder of this name: the driver's own, or what an image was built with.
         found = read_spec(spec.name, spec.directory, catalogue.cache_dir())

@@ -96,8 +96,8 @@ class TrainingConfig:
 
     masking: str = "word"
     mask_probability: float = 0.15
-    batch_tokens: int = 8192
-    max_batch_tokens: int = 8192
+    batch_tokens: int = 4096
+    max_batch_tokens: int = 4096
     learning_rate: float | None = None
     warmup_fraction: float = 0.06
     weight_decay: float = 0.01

@@ -11,6 +11,8 @@ from datetime import timedelta
 import torch
 from torch import distributed, nn
 
+from lexbeam.models.pretraining.torchrun import started_by_torchrun
+
 # The others wait while the first one prepares the corpus.
 _LONGEST_WAIT = timedelta(days=7)
 
@@ -61,16 +63,6 @@ class Processes:
 
 
 ALONE = Processes()
-
-
-def started_by_torchrun() -> bool:
-    """Whether this process is one of several that `torchrun` has started."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
-
-
-def rank() -> int:
-    """This process' rank, before they have met."""
-    return int(os.environ.get("RANK", "0")) if started_by_torchrun() else 0
 
 
 @contextmanager

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 PAD, UNKNOWN, OPENING, CLOSING, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 _SPECIAL = [PAD, UNKNOWN, OPENING, CLOSING, MASK]
 _MASKS = (MASK, "<mask>")
+_PADS = (PAD, "<pad>")
 # So many of the vocabulary may be single characters: Han characters are not spelt by others.
 _ALPHABET_SHARE = 0.75
 
@@ -80,6 +81,7 @@ class SpecialTokens:
     Attributes:
         opening, closing: put before and after a text.
         mask: stands for a token that is to be foretold.
+        pad: fills batches up, elsewhere.
         special: all ids that are never masked, and never stand for others.
         vocab_size: one more than the largest id.
     """
@@ -87,6 +89,7 @@ class SpecialTokens:
     opening: tuple[int, ...]
     closing: tuple[int, ...]
     mask: int
+    pad: int
     special: tuple[int, ...]
     vocab_size: int
 
@@ -105,19 +108,25 @@ def special_tokens(tokenizer: Tokenizer, model_id: str = "") -> SpecialTokens:
     plain = [index for index, special in enumerate(is_special) if not special]
     first, last = (plain[0], plain[-1]) if plain else (0, -1)
     added = tokenizer.get_added_tokens_decoder()
-    found = [mask for name in _MASKS if (mask := tokenizer.token_to_id(name)) is not None]
-    if not found:
+    mask, pad = (_first_id(tokenizer, names) for names in (_MASKS, _PADS))
+    if mask is None:
         reason = f"its tokenizer has none of the masks {', '.join(_MASKS)}"
         raise ConfigError("model_id", model_id, reason)
-    special = {index for index, token in added.items() if token.special} | {found[0]}
+    special = {index for index, token in added.items() if token.special} | {mask}
     ids = encoding.ids
     return SpecialTokens(
         opening=tuple(ids[:first]),
         closing=tuple(ids[last + 1 :]),
-        mask=found[0],
+        mask=mask,
+        pad=pad or 0,
         special=tuple(sorted(special | set(ids[:first]) | set(ids[last + 1 :]))),
         vocab_size=max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1,
     )
+
+
+def _first_id(tokenizer: Tokenizer, names: Iterable[str]) -> int | None:
+    """Id of the first of the names that the tokenizer has."""
+    return next((found for n in names if (found := tokenizer.token_to_id(n)) is not None), None)
 
 
 def check_vocabulary(special: SpecialTokens, num_rows: int, model_id: str) -> None:

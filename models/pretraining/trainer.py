@@ -84,6 +84,7 @@ class Trainer:
 
     Attributes:
         num_steps: steps of the whole training.
+        tokens_per_step: about.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Trainer:
         config = task.config
         self._plan = BatchPlan(task.train.lengths, config.batch_tokens, task.seed)
         self.num_steps = config.max_steps or config.num_epochs * self._plan.steps_per_epoch
+        self.tokens_per_step = task.train.num_tokens // self._plan.steps_per_epoch
         self._eval_steps = config.eval_steps or math.ceil(self.num_steps / _NUM_EVALUATIONS)
         self._optimizer = make_optimizer(model, config)
         self._batches: list[MaskedBatch] = []

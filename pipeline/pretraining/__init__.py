@@ -1,0 +1,1 @@
+"""`lexbeam pretrain`: a corpus becomes sequences, and sequences a model."""

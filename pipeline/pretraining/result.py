@@ -1,0 +1,122 @@
+"""What a pre-training leaves: the model, what there is to know of it, and its curves."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lexbeam.models.encoder_spec import WEIGHTS, read_json
+from lexbeam.models.transformer.checkpoints import (
+    family_for,
+    read_config,
+    write_masked_language_model,
+)
+from lexbeam.pipeline import publish as published
+from lexbeam.pipeline.errors import JobError
+from lexbeam.pipeline.options import RunSettings
+from lexbeam.pipeline.pretraining.curves import draw_curves
+from lexbeam.pipeline.pretraining.train import Trained
+from lexbeam.pipeline.progress_view import ProgressView
+from lexbeam.pipeline.runs import json_bytes
+from lexbeam.pipeline.workspace import Workspace
+from lexbeam.transforms import local_files, storage
+from lexbeam.transforms.sequences import copy_of_tokenizer
+
+RECORD, CURVES = "training.json", "curves.png"
+
+
+def publish(work: Workspace, trained: Trained, settings: RunSettings, view: ProgressView) -> None:
+    """Put the model into the output folder, weights last; then _SUCCESS.
+
+    Raises JobError where it cannot be written; the last checkpoint stays.
+    """
+    output = Path(storage.local_path(settings.output))
+    record = _record(work, trained, view.seconds)
+    aside = Path(storage.local_path(work.run.file("model.tmp")))
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        _write_model(work, trained, aside)
+        (aside / RECORD).write_bytes(json_bytes(record))
+        if importlib.util.find_spec("matplotlib"):
+            draw_curves(record["log"], aside / CURVES)
+        else:
+            view.say(
+                "note: no curves.png: matplotlib is not installed (pip install lexbeam[train])"
+            )
+        names = sorted(path.name for path in aside.iterdir())
+        for name in sorted(names, key=lambda name: name == WEIGHTS):
+            os.replace(aside / name, output / name)
+        aside.rmdir()
+        local_files.replace(b"done\n", storage.local_path(work.run.file("_SUCCESS")))
+    except OSError as error:
+        reason = f"{settings.output} cannot be written: {error}; the last checkpoint stays"
+        raise JobError(reason) from error
+    if not settings.keep_intermediate:
+        storage.delete_tree(work.run.intermediate, root=work.run.path)
+        storage.delete_tree(work.run.file("checkpoints"), root=work.run.path)
+    view.say("\n".join([*summary_lines(record), f"model: {settings.output}"]), "done")
+
+
+def _write_model(work: Workspace, trained: Trained, folder: Path) -> None:
+    spec = work.plan.encoder
+    if spec is None:
+        family, like = family_for(trained.model.encoder.config), {}
+    else:
+        (family, _), like = read_config(spec.directory), read_json(spec.directory, "config.json")
+    write_masked_language_model(trained.model, folder, family, like)
+    copy_of_tokenizer(work.tokenizer, folder)
+
+
+def _record(work: Workspace, trained: Trained, seconds: Mapping[str, float]) -> dict[str, Any]:
+    """Everything that there is to know of a training, as JSON."""
+    plan, state = work.plan, trained.state
+    return {
+        "documents": published.documents_in(work),
+        "rejected": published.rejected_by_reason(work),
+        "train_tokens": trained.train_tokens,
+        "held_out_tokens": trained.held_out_tokens,
+        "vocab_size": trained.special.vocab_size,
+        "parameters": sum(each.numel() for each in trained.model.parameters()),
+        "steps": state.step,
+        "planned_steps": trained.num_steps,
+        "best_step": state.best_step,
+        "tokens": state.tokens,
+        "held_out": {name: asdict(score) for name, score in trained.scores.items()},
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "log": list(state.log),
+        "identity": dict(plan.identity),
+        "versions": dict(plan.versions),
+    }
+
+
+def summary_lines(record: Mapping[str, Any]) -> list[str]:
+    """A short table of a training."""
+    epochs = record["tokens"] / max(1, record["train_tokens"])
+    stopped = record["steps"] < record["planned_steps"]
+    rows = [
+        ("documents", f"{record['documents']:,}, {sum(record['rejected'].values()):,} rejected"),
+        ("parameters", f"{record['parameters']:,}, {record['vocab_size']:,} word pieces"),
+        (
+            "steps",
+            f"{record['steps']:,} of {record['planned_steps']:,}"
+            + (f", no better since {record['best_step']:,}" if stopped else ""),
+        ),
+        ("tokens", f"{record['tokens']:,}, {epochs:.1f} times {record['train_tokens']:,}"),
+    ]
+    for name, score in record["held_out"].items():
+        times = score["accuracy"] / score["constant_accuracy"]
+        rows.append(
+            (
+                f"held out, by {name}",
+                f"loss {score['loss']:.3f}, {score['accuracy']:.1%} right, {times:.1f} times the "
+                "best constant guess",
+            )
+        )
+    width = max(len(name) for name, _ in rows)
+    return [f"{name:<{width}}  {value}" for name, value in rows]

@@ -1,0 +1,144 @@
+"""From shuffled shards to a trained model, in one process or in several."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from lexbeam.models.pretraining.batches import SequenceStore
+from lexbeam.models.pretraining.checkpoints import (
+    CheckpointError,
+    Checkpoints,
+    TrainingState,
+)
+from lexbeam.models.pretraining.config import peak_learning_rate
+from lexbeam.models.pretraining.evaluation import HeldOutScore, evaluate
+from lexbeam.models.pretraining.processes import Processes
+from lexbeam.models.pretraining.start import checkpoint_model, new_model, set_dropout
+from lexbeam.models.pretraining.subwords import SpecialTokens, read_tokenizer, special_tokens
+from lexbeam.models.pretraining.trainer import DivergedError, Task, Trainer
+from lexbeam.models.transformer.model import MaskedLanguageModel
+from lexbeam.pipeline.errors import JobError
+from lexbeam.pipeline.progress_view import ProgressView
+from lexbeam.pipeline.workspace import Workspace
+from lexbeam.transforms import progress, storage
+from lexbeam.transforms.host_models import directory_on_host
+from lexbeam.transforms.part_files import PartFolder, read_arrow
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model and how it got there.
+
+    Attributes:
+        model: in evaluation mode.
+        special: its special tokens.
+        state: the end of the training.
+        num_steps: that were planned.
+        train_tokens, held_out_tokens: of the corpus.
+        scores: over all held-out texts, by masking; empty in all processes but the first.
+    """
+
+    model: MaskedLanguageModel
+    special: SpecialTokens
+    state: TrainingState
+    num_steps: int
+    train_tokens: int
+    held_out_tokens: int
+    scores: dict[str, HeldOutScore]
+
+
+def train(work: Workspace, processes: Processes, view: ProgressView) -> Trained:
+    """Train, from the latest checkpoint where there is one.
+
+    Raises JobError where the corpus is too small, the loss diverges or a checkpoint cannot be
+    written.
+    """
+    training, sequences = work.plan.training, work.plan.sequences
+    assert training is not None
+    assert sequences is not None
+    special = special_tokens(read_tokenizer(storage.local_path(work.tokenizer)))
+    device = torch.device(training.device)
+    if training.device == "cuda":
+        device = torch.device("cuda", processes.local_rank)
+    task = Task(
+        train=_store(work.shards),
+        held_out=_store(work.held_out),
+        special=special,
+        config=training,
+        peak=peak_learning_rate(sequences, training),
+        seed=sequences.seed,
+        device=device,
+        dtype=_DTYPES[training.dtype],
+    )
+    _check_size(task, sequences.eval_fraction)
+    model = _first_model(work, special, view).to(device)
+    set_dropout(model, training.dropout)
+    note = ""
+
+    def report(tokens: int, said: str) -> None:
+        nonlocal note
+        note = said
+        if processes.is_first:
+            progress.report("train", tokens)
+
+    checkpoints = Checkpoints(Path(storage.local_path(work.run.file("checkpoints"))))
+    trainer = Trainer(model, task, checkpoints, processes, report)
+    done = checkpoints.read_state() or TrainingState()
+    left = trainer.num_steps - done.step
+    if done.step:
+        view.say(f"the training goes on from step {done.step:,} of {trainer.num_steps:,}")
+    shown: AbstractContextManager[None] = nullcontext()
+    if processes.is_first:
+        shown = view.stage("train", left * trainer.tokens_per_step, lambda: note)
+    try:
+        with shown:
+            state = trainer.train()
+    except (DivergedError, CheckpointError) as error:
+        raise JobError(str(error)) from error
+    scores = {}
+    if processes.is_first:
+        scores = {
+            name: evaluate(model, trainer.held_out(whole_words=name == "word"), device)
+            for name in ("word", "token")
+        }
+    return Trained(
+        model, special, state, trainer.num_steps,
+        task.train.num_tokens, task.held_out.num_tokens, scores,
+    )  # fmt: skip
+
+
+def _store(folder: PartFolder) -> SequenceStore:
+    return SequenceStore([read_arrow(path) for path in folder.parts()])
+
+
+def _check_size(task: Task, eval_fraction: float) -> None:
+    tokens, batch = task.train.num_tokens, task.config.batch_tokens
+    if tokens < batch:
+        raise JobError(
+            f"the corpus is smaller than a batch: {tokens:,} tokens to learn from, --batch_tokens "
+            f"{batch:,}. Give more documents, or a lower --batch_tokens"
+        )
+    if not task.held_out.num_tokens:
+        raise JobError(
+            f"no document was held out by --eval_fraction {eval_fraction:g}: raise it, or give "
+            "more documents"
+        )
+
+
+def _first_model(
+    work: Workspace, special: SpecialTokens, view: ProgressView
+) -> MaskedLanguageModel:
+    sequences, spec = work.plan.sequences, work.plan.encoder
+    assert sequences is not None
+    if spec is None:
+        return new_model(sequences, special.vocab_size, special.pad)
+    model, has_head = checkpoint_model(directory_on_host(spec), sequences, special)
+    if not has_head:
+        view.say(f"note: {spec.name} has no head for masked tokens: a new one, tied to its words")
+    return model
