@@ -61,7 +61,7 @@ class TrainTokenizerDoFn(beam.DoFn):  # type: ignore[misc]
 
     def process(self, _: None) -> None:
         tokenizer = train_tokenizer(
-            self._texts(), self._config.vocabulary, self._config.tokens_of_vocabulary
+            self._texts, self._config.vocabulary, self._config.tokens_of_vocabulary
         )
         put_tokenizer(self._folder, tokenizer.to_str(), tokenizer_json(self._config.max_seq_length))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lexbeam.models.config import require, require_at_least, require_choice
 
@@ -21,17 +21,22 @@ class Preset:
     num_heads: int
     intermediate_size: int
     vocab_size: int
+    learning_rate: float
+    batch_tokens: int
 
 
+# Small models learn faster, from smaller steps.
 PRESETS = {
-    "tiny": Preset(2, 128, 2, 512, 8_000),
-    "small": Preset(4, 256, 4, 1024, 12_000),
-    "medium": Preset(8, 512, 8, 2048, 30_000),
-    "base": Preset(12, 768, 12, 3072, 30_000),
+    "tiny": Preset(2, 128, 2, 512, 8_000, 2e-3, 2_048),
+    "small": Preset(4, 256, 4, 1024, 12_000, 1e-3, 2_048),
+    "medium": Preset(8, 512, 8, 2048, 30_000, 5e-4, 8_192),
+    "base": Preset(12, 768, 12, 3072, 30_000, 2e-4, 32_768),
 }
-# Peak learning rate where none is given: small models learn faster, and a checkpoint forgets.
-_LEARNING_RATES = {"tiny": 2e-3, "small": 1e-3, "medium": 5e-4, "base": 2e-4}
-_LEARNING_RATE_OF_CHECKPOINT = 5e-5
+# Of a checkpoint, which would forget with a higher one.
+_CHECKPOINT_LEARNING_RATE = 5e-5
+_CHECKPOINT_BATCH_TOKENS = 8_192
+# Tokens at a time, by device. Scores of a whole vocabulary for 15 % of them are what takes memory.
+MAX_BATCH_TOKENS = {"cpu": 2_048, "cuda": 16_384}
 
 
 @dataclass(frozen=True)
@@ -79,8 +84,8 @@ class TrainingConfig:
     Attributes:
         masking: `word`, all pieces of a word together; `token`, each piece by itself.
         mask_probability: share of the tokens to be foretold.
-        batch_tokens: tokens of an optimizer step.
-        max_batch_tokens: of these so many go through the model at a time.
+        batch_tokens: tokens of an optimizer step; None: by the preset.
+        max_batch_tokens: of these so many go through the model at a time; None: by the device.
         learning_rate: its peak; None: by the preset, or small for a checkpoint.
         warmup_fraction: share of the steps in which it rises; then it falls to 0.
         weight_decay: of AdamW, for matrices.
@@ -96,8 +101,8 @@ class TrainingConfig:
 
     masking: str = "word"
     mask_probability: float = 0.15
-    batch_tokens: int = 4096
-    max_batch_tokens: int = 4096
+    batch_tokens: int | None = None
+    max_batch_tokens: int | None = None
     learning_rate: float | None = None
     warmup_fraction: float = 0.06
     weight_decay: float = 0.01
@@ -114,9 +119,8 @@ class TrainingConfig:
         require_choice("masking", self.masking, MASKINGS)
         require_choice("dtype", self.dtype, DTYPES)
         require_choice("device", self.device, DEVICES)
-        for name in ("batch_tokens", "max_batch_tokens", "num_epochs"):
-            require_at_least(name, getattr(self, name), 1)
-        for name in ("max_steps", "eval_steps"):
+        require_at_least("num_epochs", self.num_epochs, 1)
+        for name in ("batch_tokens", "max_batch_tokens", "max_steps", "eval_steps"):
             if getattr(self, name) is not None:
                 require_at_least(name, getattr(self, name), 1)
         require_at_least("patience", self.patience, 0)
@@ -130,13 +134,25 @@ class TrainingConfig:
         require(self.weight_decay >= 0.0, "weight_decay", self.weight_decay, "must not be negative")
 
 
-def peak_learning_rate(sequences: SequenceConfig, training: TrainingConfig) -> float:
-    """The learning rate at the end of the warm-up."""
-    if training.learning_rate is not None:
-        return training.learning_rate
+def with_defaults(training: TrainingConfig, sequences: SequenceConfig) -> TrainingConfig:
+    """The configuration with what the preset, or being a checkpoint, decides.
+
+    Raises ConfigError where a step or a batch cannot hold a sequence.
+    """
+    size = PRESETS[sequences.preset]
+    rate, batch_tokens = size.learning_rate, size.batch_tokens
     if sequences.model_id is not None:
-        return _LEARNING_RATE_OF_CHECKPOINT
-    return _LEARNING_RATES[sequences.preset]
+        rate, batch_tokens = _CHECKPOINT_LEARNING_RATE, _CHECKPOINT_BATCH_TOKENS
+    training = replace(
+        training,
+        learning_rate=training.learning_rate or rate,
+        batch_tokens=training.batch_tokens or max(batch_tokens, sequences.max_seq_length),
+    )
+    for name in ("batch_tokens", "max_batch_tokens"):
+        value = getattr(training, name)
+        reason = f"must be at least --max_seq_length {sequences.max_seq_length}"
+        require(value is None or value >= sequences.max_seq_length, name, value, reason)
+    return training
 
 
 def learning_rate(step: int, num_steps: int, peak: float, warmup_fraction: float) -> float:

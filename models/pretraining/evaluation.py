@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from lexbeam.models.pretraining.batches import SequenceStore, cut_by_tokens
+from lexbeam.models.pretraining.batches import Int64Array, SequenceStore, cut_by_tokens
 from lexbeam.models.pretraining.masking import MaskedTokens, generator, mask_tokens
 from lexbeam.models.pretraining.subwords import SpecialTokens
 from lexbeam.models.transformer.layouts import Packed
@@ -62,17 +62,27 @@ def held_out_batches(
 
     The first ones by their random keys, up to about `most_tokens`.
     """
-    numbers = np.arange(len(store.lengths))
+    lengths = store.lengths
     if most_tokens is not None:
-        numbers = numbers[: max(1, int(np.searchsorted(np.cumsum(store.lengths), most_tokens)))]
-    bounds = cut_by_tokens(store.lengths[numbers], max_batch_tokens)
-    batches = []
-    for index, (first, last) in enumerate(zip(bounds, bounds[1:], strict=False)):
-        ids, starts = store.read(numbers[first:last])
-        random = generator(seed, _EVALUATION, index)
-        masked = mask_tokens(ids, starts, special, probability, random, whole_words=whole_words)
-        batches.append(MaskedBatch(masked, tuple(store.lengths[numbers[first:last]].tolist())))
-    return batches
+        lengths = lengths[: max(1, int(np.searchsorted(np.cumsum(lengths), most_tokens)))]
+    ids, starts = store.read(np.arange(len(lengths)))
+    random = generator(seed, _EVALUATION)
+    masked = mask_tokens(ids, starts, special, probability, random, whole_words=whole_words)
+    return cut_masked(masked, lengths, max_batch_tokens)
+
+
+def cut_masked(
+    masked: MaskedTokens, lengths: Int64Array, max_batch_tokens: int
+) -> list[MaskedBatch]:
+    """Masked sequences of these lengths in batches that fit the memory."""
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    bounds = cut_by_tokens(lengths, max_batch_tokens)
+    return [
+        MaskedBatch(
+            masked.between(int(ends[first]), int(ends[last])), tuple(lengths[first:last].tolist())
+        )
+        for first, last in zip(bounds, bounds[1:], strict=False)
+    ]
 
 
 def losses(

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from lexbeam.models.config import require
 from lexbeam.models.encoder_backend import cpu_has_bfloat16
-from lexbeam.models.pretraining.config import TrainingConfig
+from lexbeam.models.pretraining.config import MAX_BATCH_TOKENS, TrainingConfig
 
 
 def resolved(config: TrainingConfig) -> TrainingConfig:
@@ -21,6 +21,7 @@ def resolved(config: TrainingConfig) -> TrainingConfig:
     reason = "torch finds no CUDA device on this machine"
     require(config.device != "cuda" or has_cuda, "device", "cuda", reason)
     device = "cuda" if config.device != "cpu" and has_cuda else "cpu"
+    config = replace(config, max_batch_tokens=config.max_batch_tokens or MAX_BATCH_TOKENS[device])
     if config.dtype != "auto":
         return replace(config, device=device)
     has_bfloat16 = torch.cuda.is_bf16_supported() if device == "cuda" else cpu_has_bfloat16()

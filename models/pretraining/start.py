@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
+from lexbeam.models.pretraining.batches import SequenceStore
 from lexbeam.models.pretraining.config import PRESETS, SequenceConfig
 from lexbeam.models.pretraining.subwords import SpecialTokens, check_vocabulary
 from lexbeam.models.transformer.checkpoints import read_masked_language_model
@@ -14,8 +16,8 @@ from lexbeam.models.transformer.config import TransformerConfig
 from lexbeam.models.transformer.layers import MultiHeadAttention
 from lexbeam.models.transformer.model import MaskedLanguageModel
 
-# Longest text of a model from scratch, as BERT's, unless its sequences are longer.
-_POSITIONS = 512
+# So many tokens tell how often each of them is.
+_TOKENS_COUNTED = 10_000_000
 
 
 def new_model(config: SequenceConfig, vocab_size: int, pad_token_id: int) -> MaskedLanguageModel:
@@ -29,7 +31,7 @@ def new_model(config: SequenceConfig, vocab_size: int, pad_token_id: int) -> Mas
             num_layers=size.num_layers,
             num_heads=size.num_heads,
             intermediate_size=size.intermediate_size,
-            max_positions=max(_POSITIONS, config.max_seq_length),
+            max_positions=config.max_seq_length,
             pad_token_id=pad_token_id,
         )
     )
@@ -48,6 +50,23 @@ def checkpoint_model(
     num_rows = model.encoder.config.vocab_size
     check_vocabulary(special, num_rows, config.model_id or "")
     return model, has_head
+
+
+def start_from_frequencies(
+    model: MaskedLanguageModel, store: SequenceStore, special: SpecialTokens
+) -> None:
+    """Let a new head foretell each token as often as it is: its bias becomes ln(frequency).
+
+    A training would spend its first hundred steps on just that. Special tokens are not foretold.
+    """
+    ends = np.cumsum(store.lengths)
+    num_read = max(1, int(np.searchsorted(ends, _TOKENS_COUNTED, side="right")))
+    ids, _ = store.read(np.arange(min(num_read, len(ends))))
+    counts = np.bincount(ids, minlength=len(model.head.bias)).astype(np.float64)
+    counts[list(special.special)] = 0.0
+    frequencies = (counts + 1.0) / (counts + 1.0).sum()
+    with torch.no_grad():
+        model.head.bias.copy_(torch.from_numpy(np.log(frequencies)))
 
 
 def set_dropout(model: nn.Module, hidden: float) -> None:

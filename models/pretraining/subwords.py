@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from lexbeam.models.config import ConfigError
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import Tokenizer, models
 
 PAD, UNKNOWN, OPENING, CLOSING, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 _SPECIAL = [PAD, UNKNOWN, OPENING, CLOSING, MASK]
@@ -24,39 +25,100 @@ _PADS = (PAD, "<pad>")
 _ALPHABET_SHARE = 0.75
 
 
-def train_tokenizer(texts: Iterable[str], vocabulary: str, vocab_size: int) -> Tokenizer:
+def train_tokenizer(
+    texts: Callable[[], Iterable[str]], vocabulary: str, vocab_size: int
+) -> Tokenizer:
     """A tokenizer for Chinese and English: lower case, and each Han character a word (WordPiece).
 
+    The same texts give the same WordPiece tokenizer; the probabilities of Unigram's pieces, which
+    threads add up, may differ in their last digits, and so rare pieces.
+
     Args:
-        texts: what it is trained on.
+        texts: gives what it is trained on, each time it is called.
         vocabulary: `wordpiece` (Devlin et al. 2019) or `unigram` (Kudo 2018).
         vocab_size: tokens at most; fewer where the texts do not hold as many.
     """
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-    from tokenizers import trainers as t
+    from tokenizers import processors
 
-    options: dict[str, Any] = {"vocab_size": vocab_size, "special_tokens": _SPECIAL}
-    options["show_progress"] = False
-    if vocabulary == "wordpiece":
-        tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
-        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        tokenizer.decoder = decoders.WordPiece()
-        trainer: Any = t.WordPieceTrainer(
-            limit_alphabet=int(_ALPHABET_SHARE * vocab_size), **options
-        )
-    else:
-        tokenizer = Tokenizer(models.Unigram())
-        tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-        tokenizer.decoder = decoders.Metaspace()
-        trainer = t.UnigramTrainer(unk_token=UNKNOWN, **options)
-    tokenizer.train_from_iterator(texts, trainer)
+    train = _train_wordpiece if vocabulary == "wordpiece" else _train_unigram
+    tokenizer = train(texts, vocab_size)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{OPENING} $A {CLOSING}",
         pair=f"{OPENING} $A {CLOSING} $B {CLOSING}",
         special_tokens=[(name, tokenizer.token_to_id(name)) for name in (OPENING, CLOSING)],
     )
+    return tokenizer
+
+
+def _train_wordpiece(texts: Callable[[], Iterable[str]], vocab_size: int) -> Tokenizer:
+    from tokenizers import models
+
+    trained = _wordpiece_of(models.WordPiece(unk_token=UNKNOWN))
+    alphabet = _alphabet(trained, texts(), int(_ALPHABET_SHARE * vocab_size))
+    # Left to itself the trainer numbers characters as a hash table has them, and merges that are
+    # equally frequent go by these numbers. So they are numbered first: what it finds without a
+    # single merge, sorted.
+    _train(trained, texts(), 0, alphabet, [])
+    found = sorted(trained.get_vocab())
+    numbered = [token for token in found if len(token.removeprefix("##")) == 1]
+    trained = _wordpiece_of(models.WordPiece(unk_token=UNKNOWN))
+    _train(trained, texts(), vocab_size, alphabet, [*_SPECIAL, *numbered])
+    tokenizer = _wordpiece_of(models.WordPiece(trained.get_vocab(), unk_token=UNKNOWN))
+    tokenizer.add_special_tokens(_SPECIAL)
+    return tokenizer
+
+
+def _wordpiece_of(model: models.WordPiece) -> Tokenizer:
+    from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
+
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    return tokenizer
+
+
+def _train(
+    tokenizer: Tokenizer,
+    texts: Iterable[str],
+    vocab_size: int,
+    alphabet: list[str],
+    numbered: list[str],
+) -> None:
+    """Train on texts, with characters of the alphabet alone; `numbered` tokens come first."""
+    from tokenizers.trainers import WordPieceTrainer
+
+    trainer = WordPieceTrainer(
+        vocab_size=vocab_size,
+        special_tokens=numbered,
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+
+
+def _alphabet(tokenizer: Tokenizer, texts: Iterable[str], most: int) -> list[str]:
+    """The commonest characters of the texts, as the tokenizer normalises them."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(tokenizer.normalizer.normalize_str(text))
+    characters = [each for each in counts if not each.isspace()]
+    return sorted(characters, key=lambda each: (-counts[each], each))[:most]
+
+
+def _train_unigram(texts: Callable[[], Iterable[str]], vocab_size: int) -> Tokenizer:
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+    from tokenizers.trainers import UnigramTrainer
+
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = UnigramTrainer(
+        vocab_size=vocab_size, special_tokens=_SPECIAL, unk_token=UNKNOWN, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts(), trainer)
     return tokenizer
 
 

@@ -18,11 +18,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from lexbeam.models.pretraining.batches import BatchPlan, SequenceStore, cut_by_tokens
+from lexbeam.models.pretraining.batches import BatchPlan, SequenceStore
 from lexbeam.models.pretraining.checkpoints import Checkpoints, TrainingState
 from lexbeam.models.pretraining.config import TrainingConfig, learning_rate
 from lexbeam.models.pretraining.evaluation import (
     MaskedBatch,
+    cut_masked,
     evaluate,
     held_out_batches,
     losses,
@@ -50,8 +51,7 @@ class Task:
     Attributes:
         train, held_out: sequences.
         special: the special tokens.
-        config: how.
-        peak: the highest learning rate.
+        config: how, with defaults and `auto` resolved.
         seed: of everything random.
         device: that the model is on.
         dtype: of activations; float32 or bfloat16.
@@ -61,7 +61,6 @@ class Task:
     held_out: SequenceStore
     special: SpecialTokens
     config: TrainingConfig
-    peak: float
     seed: int
     device: torch.device
     dtype: torch.dtype = torch.float32
@@ -70,6 +69,23 @@ class Task:
     def whole_words(self) -> bool:
         """Whether all pieces of a word are masked together."""
         return self.config.masking == "word"
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens of a step, about."""
+        assert self.config.batch_tokens is not None
+        return self.config.batch_tokens
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens that go through the model at a time, at most."""
+        return self.config.max_batch_tokens or self.step_tokens
+
+    def learning_rate(self, step: int, num_steps: int) -> float:
+        """Of a step, from 1."""
+        assert self.config.learning_rate is not None
+        peak, warmup = self.config.learning_rate, self.config.warmup_fraction
+        return learning_rate(step, num_steps, peak, warmup)
 
 
 class Trainer:
@@ -101,7 +117,7 @@ class Trainer:
         self._processes = processes
         self._report = report
         config = task.config
-        self._plan = BatchPlan(task.train.lengths, config.batch_tokens, task.seed)
+        self._plan = BatchPlan(task.train.lengths, task.step_tokens, task.seed)
         self.num_steps = config.max_steps or config.num_epochs * self._plan.steps_per_epoch
         self.tokens_per_step = task.train.num_tokens // self._plan.steps_per_epoch
         self._eval_steps = config.eval_steps or math.ceil(self.num_steps / _NUM_EVALUATIONS)
@@ -145,7 +161,7 @@ class Trainer:
             task.special,
             task.config.mask_probability,
             task.seed,
-            task.config.max_batch_tokens,
+            task.batch_tokens,
             whole_words=task.whole_words if whole_words is None else whole_words,
             most_tokens=most_tokens,
         )
@@ -165,9 +181,7 @@ class Trainer:
     def _step(self, step: int) -> tuple[float, int]:
         """One optimizer step; its mean loss and its tokens."""
         self._model.train()
-        rate = learning_rate(
-            step, self.num_steps, self._task.peak, self._task.config.warmup_fraction
-        )
+        rate = self._task.learning_rate(step, self.num_steps)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         batches = self._micro_batches(step)
@@ -205,22 +219,13 @@ class Trainer:
         """The step's sequences in batches that fit the memory, masked."""
         task, config = self._task, self._task.config
         numbers = self._plan.sequences(step)
-        lengths = task.train.lengths[numbers]
-        bounds = cut_by_tokens(lengths, config.max_batch_tokens)
         ids, starts = task.train.read(numbers)
         # Of the whole step, so that masks do not depend on how it is cut.
         masked = mask_tokens(
             ids, starts, task.special, config.mask_probability,
             generator(task.seed, _MASKS, step), whole_words=task.whole_words,
         )  # fmt: skip
-        ends = np.concatenate([[0], np.cumsum(lengths)])
-        return [
-            MaskedBatch(
-                masked.between(int(ends[first]), int(ends[last])),
-                tuple(lengths[first:last].tolist()),
-            )
-            for first, last in zip(bounds, bounds[1:], strict=False)
-        ]
+        return cut_masked(masked, task.train.lengths[numbers], task.batch_tokens)
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         is_mixed = self._task.dtype is not torch.float32
@@ -231,9 +236,7 @@ class Trainer:
         if self._processes.is_first:
             with self._autocast():
                 score = evaluate(self._model, self._batches, self._task.device)
-            rate = learning_rate(
-                state.step, self.num_steps, self._task.peak, self._task.config.warmup_fraction
-            )
+            rate = self._task.learning_rate(state.step, self.num_steps)
             record = {"step": state.step, "tokens": state.tokens, "learning_rate": rate} | record
             record |= {f"eval_{name}": value for name, value in asdict(score).items()}
             state = replace(state, log=(*state.log, record))

@@ -16,6 +16,7 @@ from lexbeam.models.pretraining.config import (
     VOCABULARIES,
     SequenceConfig,
     TrainingConfig,
+    with_defaults,
 )
 from lexbeam.pipeline import options
 from lexbeam.pipeline.errors import UsageError
@@ -80,12 +81,12 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
         help="word: all pieces of a word together; token: each by itself (default: word)",
     )
     add("--mask_probability", type=float, metavar="P", help="of each token (default: 0.15)")
-    add("--batch_tokens", type=int, metavar="N", help="tokens a step (default: 4096)")
+    add("--batch_tokens", type=int, metavar="N", help="tokens a step (default: by the preset)")
     add(
         "--max_batch_tokens",
         type=int,
         metavar="N",
-        help="of these at a time: gradients of the rest are accumulated (default: 4096)",
+        help="of these at a time: gradients are accumulated (default: 2048 on CPU, 16384 on GPU)",
     )
     add("--learning_rate", type=float, metavar="X", help="its peak (default: by the preset)")
     add("--warmup_fraction", type=float, metavar="X", help="steps that it rises (default: 0.06)")
@@ -129,12 +130,7 @@ def sequence_config(given: Mapping[str, Any]) -> SequenceConfig:
 
 def training_config(given: Mapping[str, Any], sequences: SequenceConfig) -> TrainingConfig:
     """Raises ConfigError where a value is wrong, or a sequence is longer than a batch."""
-    config = TrainingConfig(**_of_dataclass(TrainingConfig, given))
-    for option in ("batch_tokens", "max_batch_tokens"):
-        reason = f"must be at least --max_seq_length {sequences.max_seq_length}"
-        value = getattr(config, option)
-        require(value >= sequences.max_seq_length, option, value, reason)
-    return config
+    return with_defaults(TrainingConfig(**_of_dataclass(TrainingConfig, given)), sequences)
 
 
 def settings(given: dict[str, Any], beam_args: tuple[str, ...]) -> options.RunSettings:

@@ -14,10 +14,14 @@ from lexbeam.models.pretraining.checkpoints import (
     Checkpoints,
     TrainingState,
 )
-from lexbeam.models.pretraining.config import peak_learning_rate
 from lexbeam.models.pretraining.evaluation import HeldOutScore, evaluate
 from lexbeam.models.pretraining.processes import Processes
-from lexbeam.models.pretraining.start import checkpoint_model, new_model, set_dropout
+from lexbeam.models.pretraining.start import (
+    checkpoint_model,
+    new_model,
+    set_dropout,
+    start_from_frequencies,
+)
 from lexbeam.models.pretraining.subwords import SpecialTokens, read_tokenizer, special_tokens
 from lexbeam.models.pretraining.trainer import DivergedError, Task, Trainer
 from lexbeam.models.transformer.model import MaskedLanguageModel
@@ -71,13 +75,12 @@ def train(work: Workspace, processes: Processes, view: ProgressView) -> Trained:
         held_out=_store(work.held_out),
         special=special,
         config=training,
-        peak=peak_learning_rate(sequences, training),
         seed=sequences.seed,
         device=device,
         dtype=_DTYPES[training.dtype],
     )
     _check_size(task, sequences.eval_fraction)
-    model = _first_model(work, special, view).to(device)
+    model = _first_model(work, task, view).to(device)
     set_dropout(model, training.dropout)
     note = ""
 
@@ -118,11 +121,10 @@ def _store(folder: PartFolder) -> SequenceStore:
 
 
 def _check_size(task: Task, eval_fraction: float) -> None:
-    tokens, batch = task.train.num_tokens, task.config.batch_tokens
-    if tokens < batch:
+    if task.train.num_tokens < task.step_tokens:
         raise JobError(
-            f"the corpus is smaller than a batch: {tokens:,} tokens to learn from, --batch_tokens "
-            f"{batch:,}. Give more documents, or a lower --batch_tokens"
+            f"the corpus is smaller than a batch: {task.train.num_tokens:,} tokens to learn from, "
+            f"--batch_tokens {task.step_tokens:,}. Give more documents, or a lower --batch_tokens"
         )
     if not task.held_out.num_tokens:
         raise JobError(
@@ -131,14 +133,16 @@ def _check_size(task: Task, eval_fraction: float) -> None:
         )
 
 
-def _first_model(
-    work: Workspace, special: SpecialTokens, view: ProgressView
-) -> MaskedLanguageModel:
+def _first_model(work: Workspace, task: Task, view: ProgressView) -> MaskedLanguageModel:
     sequences, spec = work.plan.sequences, work.plan.encoder
     assert sequences is not None
     if spec is None:
-        return new_model(sequences, special.vocab_size, special.pad)
-    model, has_head = checkpoint_model(directory_on_host(spec), sequences, special)
+        model, has_head = new_model(sequences, task.special.vocab_size, task.special.pad), False
+    else:
+        directory = directory_on_host(spec)
+        model, has_head = checkpoint_model(directory, sequences, task.special)
+        if not has_head:
+            view.say(f"note: {spec.name} has no head for masked tokens: a new one is tied to it")
     if not has_head:
-        view.say(f"note: {spec.name} has no head for masked tokens: a new one, tied to its words")
+        start_from_frequencies(model, task.train, task.special)
     return model

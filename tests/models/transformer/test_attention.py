@@ -59,9 +59,7 @@ def test_causal_query_i_sees_the_keys_up_to_i(qkv, with_bias):
     for i in range(5):
         upto = slice(0, i + 1)
         corner = bias[:, i : i + 1, upto] if bias is not None else 0.0
-        alone = by_hand(
-            query[..., i : i + 1, :], key[..., upto, :], value[..., upto, :], corner
-        )
+        alone = by_hand(query[..., i : i + 1, :], key[..., upto, :], value[..., upto, :], corner)
         torch.testing.assert_close(output[..., i : i + 1, :], alone)
 
 
