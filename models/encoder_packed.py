@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.nn import functional
+
+from lexbeam.models.transformer import attention
+from lexbeam.models.varlen import varlen_attention
 
 PACKED_FAMILIES = ("bert", "roberta", "xlm-roberta")
 ATTENTION = "lexbeam_packed"  # the name under which transformers knows `packed_attention`
@@ -86,24 +88,14 @@ def packed_attention(
     query, key, value: (1, heads, t, d). Returns (1, t, heads, d).
     """
     if packing.has_kernel:
-        rows = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]
         bounds, longest = packing.bounds, packing.longest
-        output = _varlen_attn(*rows, bounds, bounds, longest, longest, scale=scaling)
-        return output[None], None
-    outputs = [
-        functional.scaled_dot_product_attention(
-            query[:, :, start:end], key[:, :, start:end], value[:, :, start:end], scale=scaling
+        output = varlen_attention(
+            query[0], key[0], value[0], bounds, bounds, longest, longest, scale=scaling
         )
-        for start, end in packing.cuts
-    ]
-    return torch.cat(outputs, dim=2).transpose(1, 2), None
-
-
-def _varlen_attn(*arguments: Any, **options: Any) -> Any:
-    """Torch's kernel, which older versions lack: ImportError there."""
-    from torch.nn.attention import varlen
-
-    return varlen.varlen_attn(*arguments, **options)
+        return output.transpose(0, 1)[None], None
+    cuts = packing.cuts
+    output = attention.packed_attention(query, key, value, cuts, cuts, scale=scaling)
+    return output.transpose(1, 2), None
 
 
 def register() -> None:
@@ -111,20 +103,3 @@ def register() -> None:
     from transformers import AttentionInterface
 
     AttentionInterface.register(ATTENTION, packed_attention)
-
-
-def has_varlen_kernel(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether torch's variable-length attention runs on this device in this format.
-
-    It is tried: which devices a build of torch has kernels for is written nowhere.
-    """
-    if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16):
-        return False
-    try:
-        row = torch.zeros(3, 2, 32, device=device, dtype=dtype)
-        bounds = torch.tensor([0, 1, 3], device=device, dtype=torch.int32)
-        _varlen_attn(row, row, row, bounds, bounds, 2, 2, scale=1.0)
-        torch.cuda.synchronize(device)
-    except (ImportError, RuntimeError, TypeError):
-        return False
-    return True

@@ -21,6 +21,7 @@ from torch import nn
 from lexbeam.models import encoder_packed
 from lexbeam.models.encoder_packed import Packing
 from lexbeam.models.encoder_spec import ROBERTA_FAMILIES, ModelError, ModelSpec, damaged
+from lexbeam.models.varlen import has_varlen_kernel
 
 if TYPE_CHECKING:
     from lexbeam.models.config import EncoderConfig
@@ -211,7 +212,7 @@ class TorchForward:
         on_cpu = config.device == "cpu"
         torch.set_num_threads(1 if on_cpu else num_threads)
         self.num_slots = num_threads if on_cpu else 1
-        self._has_kernel = encoder_packed.has_varlen_kernel(self.device, _DTYPES[config.dtype])
+        self._has_kernel = has_varlen_kernel(self.device, _DTYPES[config.dtype])
         # Without the kernel, one call for each text would keep a GPU waiting.
         packs = spec.model_type in encoder_packed.PACKED_FAMILIES
         self.pads = not (packs and (on_cpu or self._has_kernel))

@@ -58,6 +58,7 @@ class TrainTokenizerDoFn(beam.DoFn):  # type: ignore[misc]
         self._num_splits = num_splits
         self._folder = folder
         self._config = config
+        self._is_counted = False
 
     def process(self, _: None) -> None:
         tokenizer = train_tokenizer(
@@ -70,7 +71,8 @@ class TrainTokenizerDoFn(beam.DoFn):  # type: ignore[misc]
             left = MOST_CHARACTERS // self._num_splits
             for block in self._source.batches(split):
                 texts = block["content"].filter(pc.invert(block["dropped"])).drop_null()
-                progress.report("vocabulary", block.num_rows)
+                # The texts are gone through several times.
+                progress.report("vocabulary", 0 if self._is_counted else block.num_rows)
                 for text in texts.to_pylist():
                     yield text[:left]
                     left -= len(text)
@@ -78,6 +80,7 @@ class TrainTokenizerDoFn(beam.DoFn):  # type: ignore[misc]
                         break
                 if left <= 0:
                     break
+        self._is_counted = True
 
 
 class TrainTokenizer(beam.PTransform):  # type: ignore[misc]

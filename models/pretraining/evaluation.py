@@ -86,10 +86,14 @@ def cut_masked(
 
 
 def losses(
-    model: MaskedLanguageModel, batch: MaskedBatch, device: torch.device
+    model: MaskedLanguageModel,
+    batch: MaskedBatch,
+    device: torch.device,
+    *,
+    has_kernel: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Summed cross-entropy of a batch's masked tokens, and how many were foretold right."""
-    layout = Packed.of_lengths(batch.lengths, device)
+    layout = Packed.of_lengths(batch.lengths, device, has_kernel=has_kernel)
     ids, places, labels = (
         torch.from_numpy(array).to(device)
         for array in (batch.tokens.ids, batch.tokens.places, batch.tokens.labels)
@@ -101,13 +105,17 @@ def losses(
 
 @torch.inference_mode()
 def evaluate(
-    model: MaskedLanguageModel, batches: Sequence[MaskedBatch], device: torch.device
+    model: MaskedLanguageModel,
+    batches: Sequence[MaskedBatch],
+    device: torch.device,
+    *,
+    has_kernel: bool = False,
 ) -> HeldOutScore:
     """Score a model on masked batches; it is left in evaluation mode."""
     model.eval()
     loss = correct = 0.0
     for batch in batches:
-        batch_loss, batch_correct = losses(model, batch, device)
+        batch_loss, batch_correct = losses(model, batch, device, has_kernel=has_kernel)
         loss += float(batch_loss)
         correct += float(batch_correct)
     labels = _labels(batches)

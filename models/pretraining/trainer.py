@@ -22,6 +22,7 @@ from lexbeam.models.pretraining.batches import BatchPlan, SequenceStore
 from lexbeam.models.pretraining.checkpoints import Checkpoints, TrainingState
 from lexbeam.models.pretraining.config import TrainingConfig, learning_rate
 from lexbeam.models.pretraining.evaluation import (
+    HeldOutScore,
     MaskedBatch,
     cut_masked,
     evaluate,
@@ -32,6 +33,7 @@ from lexbeam.models.pretraining.masking import generator, mask_tokens
 from lexbeam.models.pretraining.processes import ALONE, Processes
 from lexbeam.models.pretraining.subwords import SpecialTokens
 from lexbeam.models.transformer.model import MaskedLanguageModel
+from lexbeam.models.varlen import has_varlen_kernel
 
 _MASKS, _DROPOUT = 3, 4  # streams of random numbers
 _BETAS, _EPSILON = (0.9, 0.98), 1e-6  # Liu et al. 2019
@@ -122,6 +124,7 @@ class Trainer:
         self.tokens_per_step = task.train.num_tokens // self._plan.steps_per_epoch
         self._eval_steps = config.eval_steps or math.ceil(self.num_steps / _NUM_EVALUATIONS)
         self._optimizer = make_optimizer(model, config)
+        self._has_kernel = has_varlen_kernel(task.device, task.dtype)
         self._batches: list[MaskedBatch] = []
 
     def train(self) -> TrainingState:
@@ -136,7 +139,7 @@ class Trainer:
         began, tokens, loss_sum = time.monotonic(), 0, 0.0
         while state.step < self.num_steps and not self._is_over(state):
             step = state.step + 1
-            loss, num_tokens = self._step(step)
+            loss, num_tokens = self.step(step)
             tokens, loss_sum = tokens + num_tokens, loss_sum + loss
             state = replace(state, step=step, tokens=state.tokens + num_tokens)
             self._report(num_tokens, _note(step, self.num_steps, loss, state.log))
@@ -166,6 +169,11 @@ class Trainer:
             most_tokens=most_tokens,
         )
 
+    def evaluate(self, batches: Sequence[MaskedBatch]) -> HeldOutScore:
+        """Score the model as it is on masked batches."""
+        with self._autocast():
+            return evaluate(self._model, batches, self._task.device, has_kernel=self._has_kernel)
+
     def _resumed(self) -> TrainingState:
         state = self._checkpoints.read_state() if self._processes.is_first else None
         state = self._processes.share(state)  # type: ignore[assignment]
@@ -178,7 +186,7 @@ class Trainer:
         patience = self._task.config.patience
         return patience > 0 and state.num_worse >= patience
 
-    def _step(self, step: int) -> tuple[float, int]:
+    def step(self, step: int) -> tuple[float, int]:
         """One optimizer step; its mean loss and its tokens."""
         self._model.train()
         rate = self._task.learning_rate(step, self.num_steps)
@@ -191,7 +199,9 @@ class Trainer:
             # Of the batch's place alone, whichever process works on it.
             torch.manual_seed(_seed(self._task.seed, _DROPOUT, step, index))
             with self._autocast():
-                batch_loss, _ = losses(self._model, batches[index], self._task.device)
+                batch_loss, _ = losses(
+                    self._model, batches[index], self._task.device, has_kernel=self._has_kernel
+                )
             (batch_loss / num_masked).backward()  # type: ignore[no-untyped-call]
             loss += batch_loss.detach() / num_masked
         self._update(step, rate, loss)
@@ -234,8 +244,7 @@ class Trainer:
     def _evaluated(self, state: TrainingState, record: dict[str, Any]) -> TrainingState:
         """Evaluate, and write a checkpoint; all processes learn what the first has found."""
         if self._processes.is_first:
-            with self._autocast():
-                score = evaluate(self._model, self._batches, self._task.device)
+            score = self.evaluate(self._batches)
             rate = self._task.learning_rate(state.step, self.num_steps)
             record = {"step": state.step, "tokens": state.tokens, "learning_rate": rate} | record
             record |= {f"eval_{name}": value for name, value in asdict(score).items()}

@@ -19,6 +19,7 @@ def scaled_dot_product_attention(
     *,
     causal: bool = False,
     dropout: float = 0.0,
+    scale: float | None = None,
 ) -> torch.Tensor:
     """softmax(Q Kᵀ / √d + bias) V, by torch's fused kernel. Vaswani et al. 2017, eq. 1.
 
@@ -30,6 +31,7 @@ def scaled_dot_product_attention(
             key, and position biases.
         causal: query i sees the keys up to i.
         dropout: share of the weights dropped.
+        scale: of the scores; None: 1 / √d.
 
     Returns:
         (…, heads, m, d).
@@ -37,7 +39,7 @@ def scaled_dot_product_attention(
     if causal and bias is not None:
         bias, causal = bias + causal_bias(query, key), False
     return functional.scaled_dot_product_attention(
-        query, key, value, attn_mask=bias, is_causal=causal, dropout_p=dropout
+        query, key, value, attn_mask=bias, is_causal=causal, dropout_p=dropout, scale=scale
     )
 
 
@@ -63,6 +65,7 @@ def packed_attention(
     *,
     causal: bool = False,
     dropout: float = 0.0,
+    scale: float | None = None,
 ) -> torch.Tensor:
     """Attention within each text: the same as a block-diagonal mask, without its zeros.
 
@@ -75,6 +78,7 @@ def packed_attention(
         bias: (heads, longest, longest) by position in the text; each text takes its corner.
         causal: query i of a text sees its keys up to i.
         dropout: share of the weights dropped.
+        scale: of the scores; None: 1 / √d.
 
     Returns:
         (…, heads, t, d).
@@ -87,6 +91,7 @@ def packed_attention(
             None if bias is None else bias[:, : end - start, : last - first],
             causal=causal,
             dropout=dropout,
+            scale=scale,
         )
         for (start, end), (first, last) in zip(query_cuts, key_cuts, strict=True)
     ]

@@ -18,6 +18,7 @@ from lexbeam.models.transformer.attention import (
     packed_attention,
     scaled_dot_product_attention,
 )
+from lexbeam.models.varlen import varlen_attention
 
 
 class Layout(Protocol):
@@ -99,19 +100,33 @@ class Packed:
         positions: (t,) int64, place of each token in its text.
         cuts: where each text begins and ends.
         longest: tokens of the longest text.
+        bounds: (n + 1,) int32, for the variable-length kernel; None: it is not to be used.
     """
 
     positions: torch.Tensor
     cuts: Cuts
     longest: int
+    bounds: torch.Tensor | None = None
 
     @classmethod
-    def of_lengths(cls, lengths: Sequence[int], device: torch.device | str = "cpu") -> Packed:
-        """Texts of these lengths, all above 0, in this order."""
+    def of_lengths(
+        cls,
+        lengths: Sequence[int],
+        device: torch.device | str = "cpu",
+        *,
+        has_kernel: bool = False,
+    ) -> Packed:
+        """Texts of these lengths, all above 0, in this order.
+
+        has_kernel: attention without a bias takes the kernel of `lexbeam.models.varlen`.
+        """
         ends = torch.tensor(lengths).cumsum(0).tolist()
         cuts = [(end - length, end) for end, length in zip(ends, lengths, strict=True)]
         positions = torch.cat([torch.arange(length) for length in lengths])
-        return cls(positions.to(device), cuts, max(lengths))
+        bounds = None
+        if has_kernel:
+            bounds = torch.tensor([0, *ends], dtype=torch.int32, device=device)
+        return cls(positions.to(device), cuts, max(lengths), bounds)
 
     def attend(
         self,
@@ -126,6 +141,11 @@ class Packed:
     ) -> torch.Tensor:
         """A text's tokens see its own tokens alone."""
         assert isinstance(keys, Packed)
+        if self.bounds is not None and keys.bounds is not None and bias is None and not dropout:
+            return varlen_attention(
+                query, key, value, self.bounds, keys.bounds, self.longest, keys.longest,
+                causal=causal,
+            )  # fmt: skip
         return packed_attention(
             query, key, value, self.cuts, keys.cuts, bias, causal=causal, dropout=dropout
         )

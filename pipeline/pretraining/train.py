@@ -14,7 +14,7 @@ from lexbeam.models.pretraining.checkpoints import (
     Checkpoints,
     TrainingState,
 )
-from lexbeam.models.pretraining.evaluation import HeldOutScore, evaluate
+from lexbeam.models.pretraining.evaluation import HeldOutScore
 from lexbeam.models.pretraining.processes import Processes
 from lexbeam.models.pretraining.start import (
     checkpoint_model,
@@ -107,7 +107,7 @@ def train(work: Workspace, processes: Processes, view: ProgressView) -> Trained:
     scores = {}
     if processes.is_first:
         scores = {
-            name: evaluate(model, trainer.held_out(whole_words=name == "word"), device)
+            name: trainer.evaluate(trainer.held_out(whole_words=name == "word"))
             for name in ("word", "token")
         }
     return Trained(

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from lexbeam.models import encoder_packed
+from lexbeam.models import encoder_packed, varlen
 from lexbeam.models.encoder import Encoder
-from lexbeam.models.encoder_packed import PACKED_FAMILIES, has_varlen_kernel, pack
+from lexbeam.models.encoder_packed import PACKED_FAMILIES, pack
 from lexbeam.models.encoder_torch import TorchForward, load_module
 from tests.models.conftest import SpecMaker
 from tests.models.test_encoder import CONFIG
@@ -76,31 +76,12 @@ def test_padding_ratio_is_that_of_the_work_done(tiny_model: SpecMaker, own_cache
     assert 1.0 < ratios["mpnet"] <= 1.10
 
 
-def test_kernel_is_only_taken_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not has_varlen_kernel(CPU, torch.float16)
-    cuda = torch.device("cuda")
-    assert not has_varlen_kernel(cuda, torch.float32)
-
-    def refuse(*arguments: object, **options: object) -> None:
-        raise RuntimeError("no kernel image is available")
-
-    def zeros(*size: int, **options: object) -> None:
-        return None
-
-    monkeypatch.setattr(encoder_packed, "_varlen_attn", refuse)
-    monkeypatch.setattr(encoder_packed.torch, "zeros", zeros)
-    monkeypatch.setattr(encoder_packed.torch, "tensor", zeros)
-    assert not has_varlen_kernel(cuda, torch.float16)
-    monkeypatch.setattr(encoder_packed, "_varlen_attn", lambda *arguments, **options: None)
-    monkeypatch.setattr(encoder_packed.torch.cuda, "synchronize", lambda device: None)
-    assert has_varlen_kernel(cuda, torch.float16)
-
-
 def test_the_kernel_gets_rows_of_tokens_and_their_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel written by hand in the place of torch's gives what the loop gives."""
 
-    def by_hand(query, key, value, bounds, same, longest, also, *, scale):
+    def by_hand(query, key, value, bounds, same, longest, also, *, scale, window_size):
         assert same is bounds
+        assert window_size == (-1, -1)
         assert longest == also == 4
         output = torch.empty_like(query)
         for start, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
@@ -109,7 +90,7 @@ def test_the_kernel_gets_rows_of_tokens_and_their_bounds(monkeypatch: pytest.Mon
             output[start:end] = (shares @ v).transpose(0, 1)
         return output
 
-    monkeypatch.setattr(encoder_packed, "_varlen_attn", by_hand)
+    monkeypatch.setattr(varlen, "_kernel", by_hand)
     torch.manual_seed(0)
     query, key, value = (torch.randn(1, 4, 8, 6) for _ in range(3))
     outputs = []

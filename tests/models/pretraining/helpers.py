@@ -67,7 +67,7 @@ def new_trainer(
     set_dropout(model, config.dropout)
     task = Task(
         train=SequenceStore([counting(num_rows, 1), counting(num_rows, 2)]),
-        held_out=SequenceStore([counting(20, 3)]),
+        held_out=SequenceStore([counting(200, 3)]),
         special=SPECIAL,
         config=config,
         seed=0,

@@ -29,7 +29,6 @@ def test_it_learns_what_can_be_learned(tmp_path):
     trainer, _ = new_trainer(tmp_path, replace(config, masking="token"), num_rows=400)
     state = trainer.train()
     assert state.step == 300
-    print(state.log)
     first, last = state.log[0], state.log[-1]
     assert last["eval_loss"] < first["eval_loss"]
     assert last["eval_accuracy"] > 3 * last["eval_constant_accuracy"]
@@ -41,14 +40,14 @@ def test_a_training_goes_on_bit_for_bit(tmp_path, monkeypatch):
     whole, model = new_trainer(tmp_path / "whole")
     expected = whole.train()
     cut_off, _ = new_trainer(tmp_path / "cut")
-    step = Trainer._step
+    step = Trainer.step
 
     def killed(self, number):
         if number == 7:
             raise KeyboardInterrupt
         return step(self, number)
 
-    monkeypatch.setattr(Trainer, "_step", killed)
+    monkeypatch.setattr(Trainer, "step", killed)
     with pytest.raises(KeyboardInterrupt):
         cut_off.train()
     monkeypatch.undo()
