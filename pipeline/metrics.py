@@ -47,7 +47,9 @@ def write_metrics(path: str, command: str, outcome: Outcome, seconds: float) -> 
     if last_success is not None:
         gauges.append((_LAST_SUCCESS, "When a job last succeeded.", {}, last_success))
     if outcome.code == EXIT_DONE and outcome.run is not None:
-        gauges += _of_run(read_json(storage.join(outcome.run, "summary.json")))
+        summary = storage.join(outcome.run, "summary.json")
+        # A training has none.
+        gauges += _of_run(read_json(summary)) if storage.exists(summary) else []
     local_files.replace("".join(_lines(gauges)).encode(), os.path.abspath(path))
 
 

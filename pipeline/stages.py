@@ -308,7 +308,7 @@ def train_tokenizer(work: Workspace) -> Stage:
         )
 
     tokenizer = storage.join(work.tokenizer, "tokenizer.json")
-    return _single("vocabulary", build, lambda: storage.exists(tokenizer))
+    return _single("subwords", build, lambda: storage.exists(tokenizer))
 
 
 def make_sequences(work: Workspace) -> Stage:

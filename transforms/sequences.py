@@ -72,7 +72,7 @@ class TrainTokenizerDoFn(beam.DoFn):  # type: ignore[misc]
             for block in self._source.batches(split):
                 texts = block["content"].filter(pc.invert(block["dropped"])).drop_null()
                 # The texts are gone through several times.
-                progress.report("vocabulary", 0 if self._is_counted else block.num_rows)
+                progress.report("subwords", 0 if self._is_counted else block.num_rows)
                 for text in texts.to_pylist():
                     yield text[:left]
                     left -= len(text)
@@ -127,7 +127,6 @@ class MakeSequencesDoFn(MapBlocksDoFn[pa.RecordBatch]):
         self._config = config
         self._num_shards = num_shards
         self._made: list[pa.RecordBatch] = []
-        self._documents = Metrics.counter("MakeSequences", "documents-in")
         self._sequences = Metrics.counter("MakeSequences", "sequences-out")
 
     def start_bundle(self) -> None:

@@ -5,7 +5,6 @@ Only light modules are imported before the options have been checked.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from lexbeam.models.config import ConfigError
@@ -61,7 +60,7 @@ def _carry_out(
 
     is_first = rank() == 0
     view = ProgressView(quiet=settings.quiet or not is_first)
-    settings = prepare.with_absolute_output(replace(settings, reuse_store="off"))
+    settings = prepare.with_absolute_output(settings)
     try:
         if not is_first:
             from lexbeam.pipeline.pretraining import job

@@ -138,9 +138,15 @@ def test_every_pipeline_is_one_for_flink(record, lexbeam, tmp_path):
         "--num_topics", "4", "--lda_execution", "local",
     )  # fmt: skip
     assert fit.code == 0, fit.err
+    pretrain = lexbeam(
+        "pretrain", "--input", SAMPLE, "--output", tmp_path / "pretrained", "--preset", "tiny",
+        "--vocab_size", "1500", "--max_seq_length", "64", "--batch_tokens", "512",
+        "--eval_fraction", "0.1", "--max_steps", "1", "--split_size", "15K",
+    )  # fmt: skip
+    assert pretrain.code == 0, pretrain.err
     expected = {
         "tokenize", "duplicates", "count", "merge", "vocabulary", "bow", "lda", "encode",
-        "compare", "ids", "index", "extract", "errors",
+        "compare", "ids", "index", "extract", "errors", "subwords", "sequences", "shuffle",
     }  # fmt: skip
     assert set(pipelines) == expected
     found = {stage: violations(pipeline) for stage, pipeline in pipelines.items()}

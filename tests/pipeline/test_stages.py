@@ -11,6 +11,7 @@ from apache_beam.runners.portability.fn_api_runner import translations
 
 from lexbeam.models.config import EncoderConfig
 from lexbeam.models.encoder_spec import ModelSpec
+from lexbeam.models.pretraining.config import SequenceConfig
 from lexbeam.pipeline import stages
 from lexbeam.pipeline.options import JobConfig
 from lexbeam.pipeline.plan import Plan
@@ -25,6 +26,7 @@ MAP_STAGES = {
     "encode": stages.encode,
     "extract": lambda work: stages.extract(work, has_topics=True),
     "errors": stages.collect_errors,
+    "sequences": stages.make_sequences,
 }
 
 
@@ -40,7 +42,7 @@ def work(tmp_path) -> Workspace:
     )
     spec = ModelSpec("m", tmp_path, "f", "bert", 8, 64, "mean", "", "")
     layout = splits.Layout(config.input, (source,), pieces)
-    plan = Plan("run", "", config, layout, spec, "local", None, {})
+    plan = Plan("run", "", config, layout, spec, "local", None, {}, sequences=SequenceConfig())
     return Workspace(RunDir(str(tmp_path), "r"), plan)
 
 
@@ -98,7 +100,9 @@ def test_the_graph_stays_small_whatever_the_corpus(work, name):
 def test_blocks_travel_by_their_own_coder(work, name):
     proto = proto_of(MAP_STAGES[name](work))
     coders = proto.components.coders
-    giver = r"/(ReadBlocks|Tokenize|BagOfWords|Encode|ParDo\(ExtractDoFn\)|CollectErrors)\.\w+$"
+    giver = (
+        r"/(ReadBlocks|Tokenize|BagOfWords|Encode|Make|ParDo\(ExtractDoFn\)|CollectErrors)\.\w+$"
+    )
     of_blocks = [
         pcollection
         for pcollection in proto.components.pcollections.values()
