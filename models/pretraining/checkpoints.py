@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -84,8 +85,7 @@ class Checkpoints:
                 shutil.rmtree(target)
             aside.rename(target)
             _sync(self._folder)
-        # safetensors' own error is no OSError.
-        except Exception as error:
+        except (OSError, SafetensorError) as error:
             shutil.rmtree(aside, ignore_errors=True)
             raise CheckpointError(self._complaint(state.step, error)) from error
         for step in self.steps():

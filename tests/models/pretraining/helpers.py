@@ -55,6 +55,7 @@ def new_trainer(
     config: TrainingConfig = CONFIG,
     processes: Processes = ALONE,
     num_rows: int = 40,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[Trainer, MaskedLanguageModel]:
     """A trainer of a small new model, which is always the same one."""
     torch.manual_seed(0)
@@ -72,6 +73,7 @@ def new_trainer(
         config=config,
         seed=0,
         device=torch.device("cpu"),
+        dtype=dtype,
     )
     return Trainer(model, task, Checkpoints(folder), processes), model
 

@@ -70,6 +70,15 @@ def test_a_step_is_the_same_however_it_is_cut(tmp_path):
     torch.testing.assert_close(weights(other), weights(model), rtol=1e-4, atol=1e-6)
 
 
+def test_bfloat16_activations_are_near_and_weights_stay_float32(tmp_path):
+    exact, _ = new_trainer(tmp_path / "exact")
+    mixed, model = new_trainer(tmp_path / "mixed", dtype=torch.bfloat16)
+    wanted, found = (trainer.train().log[-1] for trainer in (exact, mixed))
+    assert found["eval_loss"] != wanted["eval_loss"]
+    assert found["eval_loss"] == pytest.approx(wanted["eval_loss"], rel=0.02)
+    assert {each.dtype for each in model.parameters()} == {torch.float32}
+
+
 def test_the_learning_rate_rises_and_falls():
     rates = [learning_rate(step, 10, 1.0, 0.2) for step in range(1, 11)]
     assert rates[:2] == [0.5, 1.0]
