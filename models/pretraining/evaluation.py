@@ -64,7 +64,8 @@ def held_out_batches(
     """
     lengths = store.lengths
     if most_tokens is not None:
-        lengths = lengths[: max(1, int(np.searchsorted(np.cumsum(lengths), most_tokens)))]
+        fitting = int(np.searchsorted(np.cumsum(lengths), most_tokens, side="right"))
+        lengths = lengths[: max(1, fitting)]
     ids, starts = store.read(np.arange(len(lengths)))
     random = generator(seed, _EVALUATION)
     masked = mask_tokens(ids, starts, special, probability, random, whole_words=whole_words)

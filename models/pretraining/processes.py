@@ -25,11 +25,13 @@ class Processes:
         rank: of this one, from 0.
         size: of all.
         local_rank: of this one on its host.
+        local_size: of those on this host.
     """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
+    local_size: int = 1
 
     @property
     def is_first(self) -> bool:
@@ -78,6 +80,7 @@ def joined() -> Iterator[Processes]:
             distributed.get_rank(),
             distributed.get_world_size(),
             int(os.environ.get("LOCAL_RANK", "0")),
+            int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
         )
     finally:
         distributed.destroy_process_group()

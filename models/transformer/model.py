@@ -145,7 +145,7 @@ class MaskedLanguageModel(nn.Module):
         """
         hidden = self.encoder(ids, layout)
         if places is not None:
-            hidden = hidden.flatten(0, -2)[places]
+            hidden = hidden.flatten(0, -2).index_select(0, places)
         scores: torch.Tensor = self.head(hidden, self.encoder.embeddings.word.weight)
         return scores
 

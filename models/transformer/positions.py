@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from lexbeam.models.transformer.layouts import Layout
 
@@ -102,4 +103,5 @@ class PositionTable(nn.Module):
         limit = self.weight.shape[0] - self.first
         if layout.longest > limit:
             raise ValueError(f"a text of {layout.longest} tokens; the position table has {limit}")
-        return self.weight[layout.positions + self.first]
+        # Not by indexing, whose gradient threads add up in an order of their own.
+        return functional.embedding(layout.positions + self.first, self.weight)

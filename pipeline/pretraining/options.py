@@ -19,6 +19,7 @@ from lexbeam.models.pretraining.config import (
     with_defaults,
 )
 from lexbeam.pipeline import options
+from lexbeam.pipeline.dataflow.job_options import is_dataflow
 from lexbeam.pipeline.errors import UsageError
 from lexbeam.transforms import storage
 
@@ -35,7 +36,7 @@ def pretrain_parser() -> argparse.ArgumentParser:
         prog="lexbeam pretrain",
         description=DESCRIPTION.capitalize() + ".",
         epilog="Options that lexbeam does not know, such as --runner, go to Beam, which prepares "
-        "the corpus. torchrun --no-python lexbeam pretrain … trains in several processes.",
+        "the corpus. Several processes: torchrun --standalone --no-python lexbeam pretrain …",
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
@@ -139,6 +140,9 @@ def settings(given: dict[str, Any], beam_args: tuple[str, ...]) -> options.RunSe
         raise UsageError("--output is required: the folder that gets the model")
     if not storage.is_local(given["output"]):
         raise ConfigError("output", given["output"], "the trainer writes to a local folder")
+    if is_dataflow(beam_args):
+        reason = "its workers do not see the local folder that the corpus is prepared in"
+        raise ConfigError("runner", "DataflowRunner", reason)
     return options.run_settings(given | {"run_id": RUN_ID}, beam_args)
 
 

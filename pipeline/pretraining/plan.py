@@ -31,7 +31,7 @@ from lexbeam.pipeline.versions import installed_versions
 from lexbeam.transforms import splits, storage
 from lexbeam.transforms.host_models import resolve_model
 
-# Options that change speed and memory, and results by rounding alone.
+# Options that change speed and memory, and of the results the rounding and the draw of dropout.
 _SPEED_ONLY = ("device", "max_batch_tokens")
 
 

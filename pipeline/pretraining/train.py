@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from lexbeam.models.cores import usable_cores
 from lexbeam.models.pretraining.batches import SequenceStore
 from lexbeam.models.pretraining.checkpoints import (
     CheckpointError,
@@ -66,6 +67,8 @@ def train(work: Workspace, processes: Processes, view: ProgressView) -> Trained:
     training, sequences = work.plan.training, work.plan.sequences
     assert training is not None
     assert sequences is not None
+    # The same rounding whatever this process did before; torchrun would leave each one thread.
+    torch.set_num_threads(max(1, usable_cores() // processes.local_size))
     special = special_tokens(read_tokenizer(storage.local_path(work.tokenizer)))
     device = torch.device(training.device)
     if training.device == "cuda":

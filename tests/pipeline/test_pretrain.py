@@ -27,6 +27,7 @@ SAMPLE = ROOT / "examples" / "corpus"
 SMALL = (
     "--preset", "tiny", "--vocab_size", "1500", "--max_seq_length", "64", "--batch_tokens", "512",
     "--eval_fraction", "0.1", "--max_steps", "6", "--eval_steps", "3", "--dtype", "float32",
+    "--dropout", "0",
 )  # fmt: skip
 
 
@@ -46,7 +47,7 @@ def pretrained(tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("pretrained") / "model"
     command = [sys.executable, "-m", "lexbeam.pipeline.cli", "pretrain", "--input", str(SAMPLE)]
     command += ["--output", str(output), "--keep_intermediate", *SMALL]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
     assert done.returncode == 0, done.stderr
     assert f"model: {output}" in done.stderr
     assert "train " in done.stderr
@@ -258,7 +259,7 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ((), "--input is required"),
+            (("--output", "m"), "--input is required"),
             (("--input", SAMPLE), "--output is required"),
             (
                 ("--input", SAMPLE, "--output", "s3://bucket/m"),
@@ -269,6 +270,10 @@ class TestBadInput:
                 "--batch_tokens 100: must be at least --max_seq_length 512",
             ),
             (("--input", SAMPLE, "--output", "m", "--run_id", "x"), "unknown option --run_id"),
+            (
+                ("--input", SAMPLE, "--output", "m", "--runner", "DataflowRunner"),
+                "--runner 'DataflowRunner': its workers do not see the local folder",
+            ),
         ],
     )
     def test_wrong_usage_is_found_before_anything_is_read(
@@ -313,7 +318,7 @@ def test_a_training_that_is_killed_goes_on_and_becomes_the_same_model(pretrained
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert not (output / "model.safetensors").exists()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
     assert done.returncode == 0, done.stderr
     assert log_of(output) == log_of(pretrained)
     ours, theirs = (load_file(m / "model.safetensors") for m in (output, pretrained))
@@ -325,10 +330,10 @@ def test_two_processes_do_what_one_does(pretrained, tmp_path):
     output = tmp_path / "model"
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
-        "--master_port", "0", "-m", "lexbeam.pipeline.cli", "pretrain", "--input", str(SAMPLE),
+        "--standalone", "-m", "lexbeam.pipeline.cli", "pretrain", "--input", str(SAMPLE),
         "--output", str(output), *SMALL, "--max_batch_tokens", "128",
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
     assert done.returncode == 0, done.stderr
     # One of them prepares and reports.
     assert done.stderr.count("model: ") == 1
@@ -336,5 +341,8 @@ def test_two_processes_do_what_one_does(pretrained, tmp_path):
         assert one["step"] == other["step"]
         assert one["eval_loss"] == pytest.approx(other["eval_loss"], rel=1e-3)
     ours, theirs = (load_file(m / "model.safetensors") for m in (output, pretrained))
-    for name in theirs:
-        np.testing.assert_allclose(ours[name], theirs[name], rtol=0, atol=2e-3, err_msg=name)
+    difference, size = (
+        sum(float(np.square(each).sum()) for each in values) ** 0.5
+        for values in ((ours[name] - theirs[name] for name in theirs), theirs.values())
+    )
+    assert difference < 1e-3 * size

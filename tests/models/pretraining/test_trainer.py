@@ -126,7 +126,7 @@ def test_it_ends_when_it_gets_no_better_and_gives_the_best(tmp_path, monkeypatch
     losses = iter([3.0, 2.0, 2.5, 2.1, 2.2])
     seen = {}
 
-    def score(self, batches, device):
+    def score(self, batches, device, **options):
         loss = next(losses)
         seen[loss] = weights(model)
         return replace(real(self, batches, device), loss=loss)
