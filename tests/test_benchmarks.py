@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -296,3 +297,23 @@ def test_a_run_is_planned_and_its_stages_carried_out_one_by_one(tmp_path):
         said = child(stage, planned["run"])
         assert said["rows"] == 18
         assert said["seconds"] > 0
+
+
+@pytest.mark.slow
+def test_trainings_are_compared_on_the_same_sequences():
+    script = ROOT / "benchmarks" / "train.py"
+    corpus = ROOT / "examples" / "corpus" / "en.jsonl"
+    found = subprocess.run(
+        [
+            *(sys.executable, script, "--input", corpus, "--preset", "tiny", "--steps", "1"),
+            *("--runs", "1", "--max_seq_length", "64", "--batch_tokens", "512"),
+            *("--parts", "mixed,parity"),
+        ],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    rates = re.findall(r"^  (\w+) +([\d,]+) tokens/s", found.stdout, re.MULTILINE)
+    assert [name for name, _ in rates] == ["packed", "padded", "trainer"]
+    assert all(int(rate.replace(",", "")) > 0 for _, rate in rates)
+    packed, padded = re.findall(r"(?:packed|padded) (\d+\.\d+)", found.stdout)
+    assert float(packed) == pytest.approx(float(padded), abs=1e-5)
