@@ -1,8 +1,8 @@
 """Masked-LM training side by side on the same model, texts and cores: tokens a second.
 
     python benchmarks/train.py --input corpus.jsonl [--input more.jsonl] [--limit 400]
-        [--preset small] [--max_seq_length 512] [--batch_tokens 4096] [--steps 8] [--runs 3]
-        [--parts mixed,each,parity]
+        [--truncate] [--preset small] [--max_seq_length 512] [--batch_tokens 4096] [--steps 8]
+        [--runs 3] [--parts mixed,each,parity]
 
 Documents are JSON lines with `text` and maybe `title`; of each input the first `--limit` are taken.
 All train the same BERT of the preset's sizes, from the same weights, on sequences of the same
@@ -13,6 +13,7 @@ vocabulary, with masks of 15 % of the tokens and AdamW, in float32. Rates count 
   as their longest.
 - trainer: transformers' Trainer with DataCollatorForLanguageModeling, as its examples have it.
 - mixed: all inputs together; each: one after the other, since lengths differ.
+- --truncate: of each document its first sequence alone, as many scripts have it; else all of them.
 - parity: the loss of one padded and one packed step from the same weights and masks.
 
 Each trains `--steps` steps in turn, `--runs` times; medians, and ratios to the plain Trainer.
@@ -91,7 +92,11 @@ def corpus_of(
         Document(text, digest, "other", nothing, nothing)
         for text, digest in zip(texts, hashes, strict=True)
     ]
-    table = pa.Table.from_batches([maker.sequences(documents)])
+    if options.truncate:
+        batches = [maker.sequences([document]).slice(0, 1) for document in documents]
+    else:
+        batches = [maker.sequences(documents)]
+    table = pa.Table.from_batches(batches).combine_chunks()
     sequences = SequenceConfig(preset=options.preset, max_seq_length=options.max_seq_length)
     return Corpus(name, table, special, sequences), tokenizer
 
@@ -293,6 +298,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=400)
     parser.add_argument("--preset", choices=tuple(PRESETS), default="small")
     parser.add_argument("--max_seq_length", type=int, default=512)
+    parser.add_argument("--truncate", action="store_true")
     parser.add_argument("--batch_tokens", type=int, default=4096)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--runs", type=int, default=3)
