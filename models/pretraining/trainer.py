@@ -1,7 +1,7 @@
 """Masked-LM training: steps, evaluations, checkpoints, and going on from one exactly.
 
 Everything random follows from the seed and the step, so that a training that was killed goes on
-from its last checkpoint as if nothing had happened, bit for bit on the same machine, and several
+from its last checkpoint as if nothing had happened, bit for bit on the same CPU, and several
 processes do what one does, to rounding.
 """
 
@@ -193,7 +193,7 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         batches = self._micro_batches(step)
-        num_masked = sum(len(batch.tokens.places) for batch in batches)
+        num_masked = max(1, sum(len(batch.tokens.places) for batch in batches))
         loss = torch.zeros((), device=self._task.device)
         for index in range(self._processes.rank, len(batches), self._processes.size):
             # Of the batch's place alone, whichever process works on it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -129,4 +129,5 @@ def claim(wanted: Plan, settings: RunSettings, view: ProgressView) -> tuple[RunD
     if not run.is_finished():
         check_versions(run, found)
         view.say(f"resuming the training in {run.path}")
-    return run, found
+    # What may differ from one call to the next: where the checkpoint lies, device and memory.
+    return run, replace(found, encoder=wanted.encoder, training=wanted.training)

@@ -10,6 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from lexbeam.models.encoder_spec import WEIGHTS, read_json
 from lexbeam.models.transformer.checkpoints import (
     family_for,
@@ -38,28 +40,27 @@ def publish(work: Workspace, trained: Trained, settings: RunSettings, view: Prog
     output = Path(storage.local_path(settings.output))
     record = _record(work, trained, view.seconds)
     aside = Path(storage.local_path(work.run.file("model.tmp")))
+    draws = importlib.util.find_spec("matplotlib") is not None
     try:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         _write_model(work, trained, aside)
         (aside / RECORD).write_bytes(json_bytes(record))
-        if importlib.util.find_spec("matplotlib"):
+        if draws:
             draw_curves(record["log"], aside / CURVES)
-        else:
-            view.say(
-                "note: no curves.png: matplotlib is not installed (pip install lexbeam[train])"
-            )
         names = sorted(path.name for path in aside.iterdir())
         for name in sorted(names, key=lambda name: name == WEIGHTS):
             os.replace(aside / name, output / name)
         aside.rmdir()
         local_files.replace(b"done\n", storage.local_path(work.run.file("_SUCCESS")))
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         reason = f"{settings.output} cannot be written: {error}; the last checkpoint stays"
         raise JobError(reason) from error
     if not settings.keep_intermediate:
         storage.delete_tree(work.run.intermediate, root=work.run.path)
         storage.delete_tree(work.run.file("checkpoints"), root=work.run.path)
+    if not draws:
+        view.say("note: no curves.png without matplotlib (pip install 'lexbeam[train]')")
     view.say("\n".join([*summary_lines(record), f"model: {settings.output}"]), "done")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -15,6 +16,7 @@ from lexbeam.models.pretraining.checkpoints import (
     Checkpoints,
     TrainingState,
 )
+from lexbeam.models.pretraining.config import TrainingConfig
 from lexbeam.models.pretraining.evaluation import HeldOutScore
 from lexbeam.models.pretraining.processes import Processes
 from lexbeam.models.pretraining.start import (
@@ -64,8 +66,9 @@ def train(work: Workspace, processes: Processes, view: ProgressView) -> Trained:
     Raises JobError where the corpus is too small, the loss diverges or a checkpoint cannot be
     written.
     """
-    training, sequences = work.plan.training, work.plan.sequences
-    assert training is not None
+    # The first one's, which may have been asked for other batches than the plan was made with.
+    training = cast(TrainingConfig, processes.share(work.plan.training))
+    sequences = work.plan.sequences
     assert sequences is not None
     # The same rounding whatever this process did before; torchrun would leave each one thread.
     torch.set_num_threads(max(1, usable_cores() // processes.local_size))
