@@ -64,19 +64,13 @@ def make_plan(
     view: ProgressView,
 ) -> Plan:
     """List and cut the input, and resolve every `auto`."""
-    notes: list[str] = []
-    layout = splits.plan_layout(config.input, settings.split_size, notes)
-    view.say(
-        f"input: {count_of(len(layout.sources), 'file')}, {count_of(len(layout.splits), 'split')}"
-    )
-    for note in notes:
-        view.say(f"note: {note}")
+    layout = planned_layout(config, settings, view)
     resolve = resolved_config if model is None else model.resolved
     on_gpus = settings.gpu_type is not None
     config, encoder = resolve(config, view.say, gpu_elsewhere=on_gpus)
     return Plan(
         command=command,
-        created=_now(),
+        created=now(),
         config=config,
         layout=layout,
         encoder=encoder,
@@ -86,6 +80,18 @@ def make_plan(
         | {"warm_start": settings.warm_start != "none"},
         versions=installed_versions(),
     )
+
+
+def planned_layout(config: JobConfig, settings: RunSettings, view: ProgressView) -> splits.Layout:
+    """List and cut the input, and say what was found."""
+    notes: list[str] = []
+    layout = splits.plan_layout(config.input, settings.split_size, notes)
+    view.say(
+        f"input: {count_of(len(layout.sources), 'file')}, {count_of(len(layout.splits), 'split')}"
+    )
+    for note in notes:
+        view.say(f"note: {note}")
+    return layout
 
 
 def make_retry_plan(
@@ -104,7 +110,7 @@ def make_retry_plan(
     identity = identity_of("transform", config, encoder, model.fingerprint)
     return Plan(
         command="transform",
-        created=_now(),
+        created=now(),
         config=config,
         layout=layout,
         encoder=encoder,
@@ -115,7 +121,8 @@ def make_retry_plan(
     )
 
 
-def _now() -> str:
+def now() -> str:
+    """The time in UTC, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 

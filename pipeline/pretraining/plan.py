@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from typing import Any
 
 from lexbeam.models.config import ConfigError, require
@@ -22,13 +21,12 @@ from lexbeam.pipeline.plan import (
     read_plan,
     write_plan,
 )
-from lexbeam.pipeline.prepare import check_versions
+from lexbeam.pipeline.prepare import check_versions, now, planned_layout
 from lexbeam.pipeline.pretraining.options import RUN_ID
 from lexbeam.pipeline.progress_view import ProgressView
 from lexbeam.pipeline.runs import RunDir
-from lexbeam.pipeline.tables import count_of
 from lexbeam.pipeline.versions import installed_versions
-from lexbeam.transforms import splits, storage
+from lexbeam.transforms import storage
 from lexbeam.transforms.host_models import resolve_model
 
 # Options that change speed and memory, and of the results the rounding and the draw of dropout.
@@ -51,18 +49,12 @@ def make_plan(
 
     Raises ConfigError or ModelError where a checkpoint or a device cannot be had.
     """
-    notes: list[str] = []
-    layout = splits.plan_layout(config.input, settings.split_size, notes)
-    view.say(
-        f"input: {count_of(len(layout.sources), 'file')}, {count_of(len(layout.splits), 'split')}"
-    )
-    for note in notes:
-        view.say(f"note: {note}")
+    layout = planned_layout(config, settings, view)
     spec = _checkpoint(sequences)
     training = resolved(training)
     return Plan(
         command="pretrain",
-        created=datetime.now(UTC).isoformat(timespec="microseconds"),
+        created=now(),
         config=config,
         layout=layout,
         encoder=spec,

@@ -1,16 +1,5 @@
-"""Small models are faster on one thread, and much faster where others use the cores too."""
+"""What all tests of this folder have."""
 
-from __future__ import annotations
+from tests.models.one_thread import one_thread
 
-from collections.abc import Iterator
-
-import pytest
-import torch
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+__all__ = ["one_thread"]
