@@ -57,7 +57,7 @@ def start_from_frequencies(
 ) -> None:
     """Let a new head foretell each token as often as it is: its bias becomes ln(frequency).
 
-    A training would spend its first hundred steps on just that. Special tokens are not foretold.
+    A training would spend its first steps on just that. Special tokens are not foretold.
     """
     ends = np.cumsum(store.lengths)
     num_read = max(1, int(np.searchsorted(ends, _TOKENS_COUNTED, side="right")))
