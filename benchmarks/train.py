@@ -93,9 +93,9 @@ def corpus_of(
         for text, digest in zip(texts, hashes, strict=True)
     ]
     if options.truncate:
-        batches = [maker.sequences([document]).slice(0, 1) for document in documents]
+        batches = [maker.sequences([document])[0].slice(0, 1) for document in documents]
     else:
-        batches = [maker.sequences(documents)]
+        batches = [maker.sequences(documents)[0]]
     table = pa.Table.from_batches(batches).combine_chunks()
     sequences = SequenceConfig(preset=options.preset, max_seq_length=options.max_seq_length)
     return Corpus(name, table, special, sequences), tokenizer

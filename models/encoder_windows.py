@@ -78,18 +78,12 @@ class TextTokenizer:
     def __init__(self, spec: ModelSpec) -> None:
         self._tokenizer = load_tokenizer(spec)
         self.prefix = spec.document_prefix
-        self.opening, self.closing = self._special_ids(spec)
+        around = surrounding_ids(self._tokenizer)
+        if around is None:
+            raise damaged(spec.directory, "tokenizer.json", "cannot encode a letter")
+        self.opening, self.closing = around
         self.pad_id = self._pad_id(spec)
         self._prefix_end = len(self.prefix.rstrip())
-
-    def _special_ids(self, spec: ModelSpec) -> tuple[Int32Array, Int32Array]:
-        """Special tokens that the tokenizer puts before and after a text."""
-        encoding = self._tokenizer.encode("a", add_special_tokens=True)
-        plain = [i for i, special in enumerate(encoding.special_tokens_mask) if not special]
-        if not plain:
-            raise damaged(spec.directory, "tokenizer.json", "cannot encode a letter")
-        ids = np.array(encoding.ids, dtype=np.int32)
-        return ids[: plain[0]], ids[plain[-1] + 1 :]
 
     def _pad_id(self, spec: ModelSpec) -> int:
         from lexbeam.models.encoder_spec import read_json
@@ -120,6 +114,19 @@ class TextTokenizer:
             in_prefix[:] = True
         first = int(np.argmin(in_prefix)) if not in_prefix.all() else len(ids)
         return TokenizedText(ids[:first], ids[first:], shifted[first:, 0], shifted[first:, 1])
+
+
+def surrounding_ids(tokenizer: Tokenizer) -> tuple[Int32Array, Int32Array] | None:
+    """Special tokens that a tokenizer puts before and after a text.
+
+    None where it cannot encode a letter.
+    """
+    encoding = tokenizer.encode("a", add_special_tokens=True)
+    plain = [i for i, special in enumerate(encoding.special_tokens_mask) if not special]
+    if not plain:
+        return None
+    ids = np.array(encoding.ids, dtype=np.int32)
+    return ids[: plain[0]], ids[plain[-1] + 1 :]
 
 
 @lru_cache(maxsize=1)

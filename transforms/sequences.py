@@ -7,6 +7,7 @@ through the runner's shuffle.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -116,10 +117,15 @@ def _maker(folder: str, config: SequenceConfig, num_shards: int) -> SequenceMake
     )
 
 
-class MakeSequencesDoFn(MapBlocksDoFn[pa.RecordBatch]):
+Made = tuple[pa.RecordBatch, Counter[str]]
+"""Sequences of a block, and what became of its documents."""
+
+
+class MakeSequencesDoFn(MapBlocksDoFn[Made]):
     """Blocks with content, text_sha256, language, starts, ends and dropped to sequences.
 
-    A split's sequences come when it is through, sorted by shard and key.
+    A split's sequences come when it is through, sorted by shard and key; the last block carries
+    what became of its documents.
     """
 
     def __init__(self, folder: str, config: SequenceConfig, num_shards: int) -> None:
@@ -127,13 +133,14 @@ class MakeSequencesDoFn(MapBlocksDoFn[pa.RecordBatch]):
         self._config = config
         self._num_shards = num_shards
         self._made: list[pa.RecordBatch] = []
+        self._fates: Counter[str] = Counter()
         self._sequences = Metrics.counter("MakeSequences", "sequences-out")
 
     def start_bundle(self) -> None:
         super().start_bundle()
-        self._made = []
+        self._made, self._fates = [], Counter()
 
-    def compute(self, block: pa.RecordBatch) -> pa.RecordBatch:
+    def compute(self, block: pa.RecordBatch) -> Made:
         kept = block.filter(pc.and_(pc.invert(block["dropped"]), block["content"].is_valid()))
         columns = [kept[name].to_pylist() for name in ("content", "text_sha256", "language")]
         spans = [_arrays(kept[name]) for name in ("starts", "ends")]
@@ -141,18 +148,21 @@ class MakeSequencesDoFn(MapBlocksDoFn[pa.RecordBatch]):
         maker = _maker(self._folder, self._config, self._num_shards)
         return maker.sequences(documents)
 
-    def emit(self, result: pa.RecordBatch, split: int) -> Iterator[pa.RecordBatch]:
-        self._made.append(result)
-        self._sequences.inc(result.num_rows)
+    def emit(self, result: Made, split: int) -> Iterator[pa.RecordBatch]:
+        made, fates = result
+        self._made.append(made)
+        self._fates.update(fates)
+        self._sequences.inc(made.num_rows)
         yield from ()
 
     def emit_last(self, split: int) -> Iterator[pa.RecordBatch]:
-        made, self._made = pa.Table.from_batches(self._made, SCHEMA), []
+        made, fates = pa.Table.from_batches(self._made, SCHEMA), dict(self._fates)
+        self._made, self._fates = [], Counter()
         order = np.lexsort([made["key"].to_numpy(), made["shard"].to_numpy()])
         ordered = made.take(pa.array(order)).combine_chunks()
         for batch in ordered.to_batches(_ROWS_PER_BLOCK):
             yield blocks.of_split(batch, split)
-        yield blocks.last_block(SCHEMA, split)
+        yield blocks.last_block(SCHEMA, split, fates)
 
 
 def _arrays(lists: pa.ListArray) -> list[np.ndarray]:

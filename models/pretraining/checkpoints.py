@@ -81,8 +81,6 @@ class Checkpoints:
             (aside / _STATE).write_text(text + "\n", encoding="utf-8")
             for path in aside.iterdir():
                 _sync(path)
-            if target.exists():
-                shutil.rmtree(target)
             aside.rename(target)
             _sync(self._folder)
         except (OSError, SafetensorError) as error:

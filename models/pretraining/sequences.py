@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -28,6 +29,11 @@ SCHEMA = pa.schema(
     ]
 )
 """A sequence: its shard, its place in it by a random key, its tokens, 1 where a word begins."""
+
+# What becomes of a document; one whose characters the tokenizer drops has nothing to learn.
+LEARNED, HELD_OUT = "documents_learned", "documents_held_out"
+WITHOUT_TOKENS = "documents_without_tokens"
+FATES = (LEARNED, HELD_OUT, WITHOUT_TOKENS)
 
 # Of a sequence the last part in which it may end earlier, where a word begins.
 _LOOK_BACK_SHARE = 8
@@ -71,18 +77,20 @@ class SequenceMaker:
     eval_fraction: float
     seed: int
 
-    def sequences(self, documents: Sequence[Document]) -> pa.RecordBatch:
-        """All sequences of the documents, in their order, as SCHEMA says.
+    def sequences(self, documents: Sequence[Document]) -> tuple[pa.RecordBatch, Counter[str]]:
+        """All sequences of the documents, in their order, as SCHEMA says, and their FATES.
 
         A text stands in its sequences whole: none is dropped, however short.
         """
         texts = [document.content for document in documents]
         encodings = self.tokenizer.encode_batch(texts, add_special_tokens=False)
-        rows = [
-            row
-            for document, encoding in zip(documents, encodings, strict=True)
-            for row in self._rows(document, encoding)
-        ]
+        rows: list[tuple[int, int, Int32Array, ByteArray]] = []
+        fates: Counter[str] = Counter()
+        for document, encoding in zip(documents, encodings, strict=True):
+            held_out = self.is_held_out(document.text_sha256)
+            found = list(self._rows(document, encoding, held_out=held_out))
+            rows += found
+            fates[(HELD_OUT if held_out else LEARNED) if found else WITHOUT_TOKENS] += 1
         shards, keys, ids, starts = zip(*rows, strict=True) if rows else ((), (), (), ())
         columns = [
             pa.array(shards, pa.int32()),
@@ -90,14 +98,13 @@ class SequenceMaker:
             _lists(ids, pa.int32()),
             _lists(starts, pa.uint8()),
         ]
-        return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+        return pa.RecordBatch.from_arrays(columns, schema=SCHEMA), fates
 
     def _rows(
-        self, document: Document, encoding: Encoding
+        self, document: Document, encoding: Encoding, *, held_out: bool
     ) -> Iterator[tuple[int, int, Int32Array, ByteArray]]:
         ids = np.array(encoding.ids, np.int32)
         starts = word_starts(document, encoding)
-        held_out = self.is_held_out(document.text_sha256)
         opening, closing = (
             np.array(part, np.int32) for part in (self.special.opening, self.special.closing)
         )

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lexbeam.models.config import ConfigError
+from lexbeam.models.encoder_windows import surrounding_ids
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer, models
@@ -163,25 +164,24 @@ class SpecialTokens:
 def special_tokens(tokenizer: Tokenizer, model_id: str = "") -> SpecialTokens:
     """The special tokens of a tokenizer.
 
-    Raises ConfigError naming the model where it has no mask.
+    Raises ConfigError naming the model where it has no mask, or cannot encode a letter.
     """
-    encoding = tokenizer.encode("a", add_special_tokens=True)
-    is_special = encoding.special_tokens_mask
-    plain = [index for index, special in enumerate(is_special) if not special]
-    first, last = (plain[0], plain[-1]) if plain else (0, -1)
-    added = tokenizer.get_added_tokens_decoder()
     mask, pad = (_first_id(tokenizer, names) for names in (_MASKS, _PADS))
     if mask is None:
         reason = f"its tokenizer has none of the masks {', '.join(_MASKS)}"
         raise ConfigError("model_id", model_id, reason)
-    special = {index for index, token in added.items() if token.special} | {mask}
-    ids = encoding.ids
+    around = surrounding_ids(tokenizer)
+    if around is None:
+        raise ConfigError("model_id", model_id, "its tokenizer cannot encode a letter")
+    opening, closing = (tuple(part.tolist()) for part in around)
+    added = tokenizer.get_added_tokens_decoder()
+    special = {index for index, token in added.items() if token.special}
     return SpecialTokens(
-        opening=tuple(ids[:first]),
-        closing=tuple(ids[last + 1 :]),
+        opening=opening,
+        closing=closing,
         mask=mask,
         pad=pad or 0,
-        special=tuple(sorted(special | set(ids[:first]) | set(ids[last + 1 :]))),
+        special=tuple(sorted({*special, mask, *opening, *closing})),
         vocab_size=max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1,
     )
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 from lexbeam.models.encoder_windows import load_tokenizer
 from lexbeam.models.pretraining.processes import joined
+from lexbeam.models.pretraining.sequences import FATES
 from lexbeam.pipeline import corpus_model, launch, publish, repair, stages, supervised
+from lexbeam.pipeline.errors import JobError
 from lexbeam.pipeline.job import check_rejected, held, run_stage
 from lexbeam.pipeline.options import RunSettings
 from lexbeam.pipeline.plan import Plan, read_plan
@@ -17,6 +21,7 @@ from lexbeam.pipeline.progress_view import ProgressView
 from lexbeam.pipeline.runs import RunDir
 from lexbeam.pipeline.session import Session, open_session
 from lexbeam.pipeline.workspace import Workspace
+from lexbeam.transforms.part_files import part_statistics
 from lexbeam.transforms.sequences import TOKENIZER_CONFIG, put_tokenizer
 
 
@@ -37,10 +42,10 @@ def run_first(run: RunDir, plan: Plan, settings: RunSettings, view: ProgressView
         work = Workspace(run, plan)
         with open_session(settings.beam_args, run) as session:
             launch.share_cores(settings.beam_args)
-            prepare_corpus(work, settings, view, session)
+            documents = prepare_corpus(work, settings, view, session)
         with joined() as processes:
             trained = train(work, processes, view)
-        result.publish(work, trained, settings, view)
+        result.publish(work, documents, trained, settings, view)
 
 
 def run_other(settings: RunSettings, view: ProgressView) -> None:
@@ -52,8 +57,12 @@ def run_other(settings: RunSettings, view: ProgressView) -> None:
 
 def prepare_corpus(
     work: Workspace, settings: RunSettings, view: ProgressView, session: Session
-) -> None:
-    """Everything up to the shuffled shards."""
+) -> dict[str, Any]:
+    """Everything up to the shuffled shards; what became of the documents, for the record.
+
+    Raises TooManyRejectedError, and JobError where documents in are not those that are learned
+    from, held out, without tokens and rejected.
+    """
 
     def run(stage: stages.Stage, total: int | None = None) -> None:
         run_stage(work, stage, settings, view, session, total)
@@ -69,6 +78,22 @@ def prepare_corpus(
     run(stages.make_sequences(work))
     run(stages.shuffle(work))
     run(stages.collect_errors(work), num_documents)
+    return _documents(work, num_documents, settings)
+
+
+def _documents(work: Workspace, num_documents: int, settings: RunSettings) -> dict[str, Any]:
+    reasons = publish.error_counts(work)
+    # With those over which the sequences' stage has died.
+    check_rejected(work, num_documents, reasons, settings)
+    fates: Counter[str] = Counter(dict.fromkeys(FATES, 0))
+    for statistics in publish.of_each(part_statistics, work.sequences.parts()):
+        fates.update(statistics)
+    if num_documents != fates.total() + sum(reasons.values()):
+        raise JobError(
+            f"{num_documents} documents were read, but {fates.total()} kept and "
+            f"{sum(reasons.values())} rejected: nothing is trained"
+        )
+    return {"documents": num_documents, "rejected": reasons, **fates}
 
 
 def _copy_tokenizer(work: Workspace) -> None:

@@ -13,12 +13,12 @@ from typing import Any
 from safetensors import SafetensorError
 
 from lexbeam.models.encoder_spec import WEIGHTS, read_json
+from lexbeam.models.pretraining.sequences import HELD_OUT, WITHOUT_TOKENS
 from lexbeam.models.transformer.checkpoints import (
     family_for,
     read_config,
     write_masked_language_model,
 )
-from lexbeam.pipeline import publish as published
 from lexbeam.pipeline.errors import JobError
 from lexbeam.pipeline.options import RunSettings
 from lexbeam.pipeline.pretraining.curves import draw_curves
@@ -32,13 +32,21 @@ from lexbeam.transforms.sequences import copy_of_tokenizer
 RECORD, CURVES = "training.json", "curves.png"
 
 
-def publish(work: Workspace, trained: Trained, settings: RunSettings, view: ProgressView) -> None:
+def publish(
+    work: Workspace,
+    documents: Mapping[str, Any],
+    trained: Trained,
+    settings: RunSettings,
+    view: ProgressView,
+) -> None:
     """Put the model into the output folder, weights last; then _SUCCESS.
+
+    `documents`: what became of them, for the record.
 
     Raises JobError where it cannot be written; the last checkpoint stays.
     """
     output = Path(storage.local_path(settings.output))
-    record = _record(work, trained, view.seconds)
+    record = {**documents, **_record(work, trained, view.seconds)}
     aside = Path(storage.local_path(work.run.file("model.tmp")))
     draws = importlib.util.find_spec("matplotlib") is not None
     try:
@@ -78,8 +86,6 @@ def _record(work: Workspace, trained: Trained, seconds: Mapping[str, float]) -> 
     """Everything that there is to know of a training, as JSON."""
     plan, state = work.plan, trained.state
     return {
-        "documents": published.documents_in(work),
-        "rejected": published.rejected_by_reason(work),
         "train_tokens": trained.train_tokens,
         "held_out_tokens": trained.held_out_tokens,
         "vocab_size": trained.special.vocab_size,
@@ -101,7 +107,11 @@ def summary_lines(record: Mapping[str, Any]) -> list[str]:
     epochs = record["tokens"] / max(1, record["train_tokens"])
     stopped = record["steps"] < record["planned_steps"]
     rows = [
-        ("documents", f"{record['documents']:,}, {sum(record['rejected'].values()):,} rejected"),
+        (
+            "documents",
+            f"{record['documents']:,}, {sum(record['rejected'].values()):,} rejected, "
+            f"{record[HELD_OUT]:,} held out, {record[WITHOUT_TOKENS]:,} without tokens",
+        ),
         ("parameters", f"{record['parameters']:,}, {record['vocab_size']:,} word pieces"),
         (
             "steps",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from safetensors.numpy import load_file
 
 from lexbeam.models.catalogue import cache_dir
 from lexbeam.models.encoder_spec import read_spec
+from lexbeam.models.pretraining.sequences import SequenceMaker
 from lexbeam.models.pretraining.trainer import Trainer
 from lexbeam.transforms.part_files import read_arrow
 from tests.conftest import ROOT
@@ -114,12 +116,13 @@ class TestFromScratch:
         record = record_of(pretrained)
         assert record["train_tokens"] == len(train["input_ids"].combine_chunks().values)
 
-    def test_sequences_are_shuffled(self, pretrained):
-        train = shards(pretrained, "shards")
+    def test_sequences_stand_in_the_order_of_their_keys(self, pretrained):
         parts = (pretrained / "training" / "intermediate" / "sequences").glob("*.parquet")
-        keys = np.concatenate([pa.parquet.read_table(p)["key"].to_numpy() for p in parts])
+        made = pa.concat_tables([pa.parquet.read_table(path) for path in parts])
+        learned = made.filter(pa.compute.equal(made["shard"], 0)).sort_by("key")
+        train = shards(pretrained, "shards")
         assert train.num_rows > 50
-        assert (np.diff(keys.astype(np.float64)) < 0).any() or (np.sort(keys) == keys).all()
+        assert learned["input_ids"].to_pylist() == train["input_ids"].to_pylist()
 
     def test_the_same_command_again_does_nothing(self, pretrained, lexbeam):
         before = (pretrained / "model.safetensors").stat().st_mtime_ns
@@ -192,7 +195,7 @@ class TestFromACheckpoint:
             "--max_seq_length", "64", *options,
         )  # fmt: skip
         assert result.code == 2
-        assert __import__("re").search(message, result.err), result.err
+        assert re.search(message, result.err), result.err
         assert not (tmp_path / "m").exists()
 
     def test_a_vocabulary_that_does_not_fit_is_an_error(self, lexbeam, tmp_path):
@@ -233,7 +236,9 @@ class TestBadInput:
 
     def test_rejected_documents_are_rows_of_errors(self, lexbeam, tmp_path):
         documents = [{"id": str(i), "text": f"a text about tea, number {i}"} for i in range(90)]
-        path = write_jsonl(tmp_path / "in.jsonl", [*documents, {"id": "empty", "text": ""}])
+        # The tokenizer drops the one character of the last.
+        more = [{"id": "empty", "text": ""}, {"id": "nothing", "text": "\ufffd"}]
+        path = write_jsonl(tmp_path / "in.jsonl", [*documents, *more])
         with path.open("a", encoding="utf-8") as file:
             file.write("{ no JSON\n")
         result = lexbeam(
@@ -244,9 +249,34 @@ class TestBadInput:
         assert result.code == 0, result.err
         assert read_dataset(tmp_path / "m" / "training", "errors").num_rows == 2
         record = record_of(tmp_path / "m")
-        assert record["documents"] == 92
+        assert record["documents"] == 93
         assert sum(record["rejected"].values()) == 2
-        assert "92, 2 rejected" in result.err
+        assert record["documents_without_tokens"] == 1
+        assert record["documents_learned"] + record["documents_held_out"] == 90
+        assert record["documents_held_out"] > 0
+        assert "93, 2 rejected" in result.err
+        assert "1 without tokens" in result.err
+
+    def test_a_document_that_is_lost_stops_the_job(self, lexbeam, tmp_path, monkeypatch):
+        lose = SequenceMaker.sequences
+        monkeypatch.setattr(
+            SequenceMaker, "sequences", lambda self, documents: lose(self, documents[1:])
+        )
+        result = lexbeam("pretrain", "--input", SAMPLE, "--output", tmp_path / "m", *SMALL)
+        assert result.code == 1
+        assert "48 documents were read, but 47 kept and 0 rejected" in result.err
+
+    def test_a_file_of_rejected_documents_alone_costs_only_itself(self, lexbeam, tmp_path):
+        bad = tmp_path / "bad.jsonl"
+        bad.write_text("{ no JSON\n" * 3, encoding="utf-8")
+        result = lexbeam(
+            "pretrain", "--input", SAMPLE, bad, "--output", tmp_path / "m", *SMALL,
+            "--split_size", "1K",
+        )  # fmt: skip
+        assert result.code == 0, result.err
+        record = record_of(tmp_path / "m")
+        assert sum(record["rejected"].values()) == 3
+        assert record["documents_learned"] + record["documents_held_out"] == 48
 
     def test_a_folder_with_another_model_is_left_alone(self, lexbeam, tmp_path):
         write_tiny_model(tmp_path / "m", "bert")

@@ -10,6 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lexbeam.models.pretraining.sequences import (
+    HELD_OUT,
+    LEARNED,
+    WITHOUT_TOKENS,
     Document,
     SequenceMaker,
     cut,
@@ -67,12 +70,12 @@ def test_english_words_are_the_tokenizer_s():
     starts = word_starts(found, encoding)
     begins = [i for i, token in enumerate(encoding.tokens) if not token.startswith("##")]
     assert np.flatnonzero(starts).tolist() == begins
-    assert len(begins) < len(encoding.tokens) or len(begins) == 4
+    assert [encoding.tokens[i][0] for i in begins] == ["c", "b", ",", "r"]
 
 
 def test_every_token_of_every_text_is_in_its_sequences_between_special_tokens():
     documents = [document(ENGLISH), document(CHINESE), document("a")]
-    rows = maker(eval_fraction=1e-9).sequences(documents).to_pylist()
+    rows = maker(eval_fraction=1e-9).sequences(documents)[0].to_pylist()
     inner = [token for row in rows for token in row["input_ids"][1:-1]]
     expected = [
         token
@@ -89,15 +92,15 @@ def test_every_token_of_every_text_is_in_its_sequences_between_special_tokens():
 
 def test_sequences_do_not_depend_on_what_else_is_in_the_block():
     documents = [document(f"{ENGLISH} {number}") for number in range(6)]
-    together = maker().sequences(documents).to_pylist()
-    alone = [row for each in documents for row in maker().sequences([each]).to_pylist()]
+    together = maker().sequences(documents)[0].to_pylist()
+    alone = [row for each in documents for row in maker().sequences([each])[0].to_pylist()]
     assert together == alone
-    assert maker().sequences([]).num_rows == 0
+    assert maker().sequences([])[0].num_rows == 0
 
 
 def test_all_sequences_of_a_text_are_held_out_or_none():
     documents = [document(f"{ENGLISH} {number}") for number in range(200)]
-    each = [{row["shard"] for row in maker().sequences([d]).to_pylist()} for d in documents]
+    each = [{row["shard"] for row in maker().sequences([d])[0].to_pylist()} for d in documents]
     held_out = [shards for shards in each if 3 in shards]
     assert all(shards == {3} for shards in held_out)
     assert 20 < len(held_out) < 60
@@ -108,3 +111,13 @@ def test_keys_follow_from_seed_text_and_number():
     keys = {text_key(seed, text, number) for seed in (0, 1) for text in "ab" for number in (0, 1)}
     assert len(keys) == 8
     assert all(0 <= key < 2**64 for key in keys)
+
+
+def test_what_becomes_of_documents_is_counted():
+    documents = [document(f"{ENGLISH} {number}") for number in range(100)]
+    nothing = document("\u200b\u200b")
+    made, fates = maker().sequences([*documents, nothing])
+    held_out = sum(maker().is_held_out(each.text_sha256) for each in documents)
+    assert fates == {LEARNED: 100 - held_out, HELD_OUT: held_out, WITHOUT_TOKENS: 1}
+    assert 0 < held_out < 100
+    assert made.num_rows > 100
