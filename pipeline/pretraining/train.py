@@ -16,7 +16,7 @@ from lexbeam.models.pretraining.checkpoints import (
     Checkpoints,
     TrainingState,
 )
-from lexbeam.models.pretraining.config import TrainingConfig
+from lexbeam.models.pretraining.config import MASKINGS, TrainingConfig
 from lexbeam.models.pretraining.evaluation import HeldOutScore
 from lexbeam.models.pretraining.processes import Processes
 from lexbeam.models.pretraining.start import (
@@ -66,28 +66,12 @@ def train(work: Workspace, processes: Processes, view: ProgressView) -> Trained:
     Raises JobError where the corpus is too small, the loss diverges or a checkpoint cannot be
     written.
     """
-    # The first one's, which may have been asked for other batches than the plan was made with.
-    training = cast(TrainingConfig, processes.share(work.plan.training))
-    sequences = work.plan.sequences
-    assert sequences is not None
     # The same rounding whatever this process did before; torchrun would leave each one thread.
     torch.set_num_threads(max(1, usable_cores() // processes.local_size))
-    special = special_tokens(read_tokenizer(storage.local_path(work.tokenizer)))
-    device = torch.device(training.device)
-    if training.device == "cuda":
-        device = torch.device("cuda", processes.local_rank)
-    task = Task(
-        train=_store(work.shards),
-        held_out=_store(work.held_out),
-        special=special,
-        config=training,
-        seed=sequences.seed,
-        device=device,
-        dtype=_DTYPES[training.dtype],
-    )
-    _check_size(task, sequences.eval_fraction)
-    model = _first_model(work, task, view).to(device)
-    set_dropout(model, training.dropout)
+    task = _task(work, processes)
+    model = _first_model(work, task, view).to(task.device)
+    set_dropout(model, task.config.dropout)
+    checkpoints = Checkpoints(Path(storage.local_path(work.run.file("checkpoints"))))
     note = ""
 
     def report(tokens: int, said: str) -> None:
@@ -96,30 +80,55 @@ def train(work: Workspace, processes: Processes, view: ProgressView) -> Trained:
         if processes.is_first:
             progress.report("train", tokens)
 
-    checkpoints = Checkpoints(Path(storage.local_path(work.run.file("checkpoints"))))
     trainer = Trainer(model, task, checkpoints, processes, report)
-    done = checkpoints.read_state() or TrainingState()
-    left = trainer.num_steps - done.step
-    if done.step:
-        view.say(f"the training goes on from step {done.step:,} of {trainer.num_steps:,}")
+    done = (checkpoints.read_state() or TrainingState()).step
+    if done:
+        view.say(f"the training goes on from step {done:,} of {trainer.num_steps:,}")
     shown: AbstractContextManager[None] = nullcontext()
     if processes.is_first:
-        shown = view.stage("train", left * trainer.tokens_per_step, lambda: note)
+        left = (trainer.num_steps - done) * trainer.tokens_per_step
+        shown = view.stage("train", left, lambda: note)
     try:
         with shown:
             state = trainer.train()
     except (DivergedError, CheckpointError) as error:
         raise JobError(str(error)) from error
-    scores = {}
-    if processes.is_first:
-        scores = {
-            name: trainer.evaluate(trainer.held_out(whole_words=name == "word"))
-            for name in ("word", "token")
-        }
     return Trained(
-        model, special, state, trainer.num_steps,
-        task.train.num_tokens, task.held_out.num_tokens, scores,
-    )  # fmt: skip
+        model=model,
+        special=task.special,
+        state=state,
+        num_steps=trainer.num_steps,
+        train_tokens=task.train.num_tokens,
+        held_out_tokens=task.held_out.num_tokens,
+        scores=_scores(trainer) if processes.is_first else {},
+    )
+
+
+def _scores(trainer: Trainer) -> dict[str, HeldOutScore]:
+    """Over all held-out texts, by masking."""
+    return {
+        name: trainer.evaluate(trainer.held_out(whole_words=name == "word")) for name in MASKINGS
+    }
+
+
+def _task(work: Workspace, processes: Processes) -> Task:
+    """What is learned; raises JobError where there is too little of it."""
+    sequences = work.plan.sequences
+    assert sequences is not None
+    # The first one's, which may have been asked for other batches than the plan was made with.
+    training = cast(TrainingConfig, processes.share(work.plan.training))
+    on_cuda = training.device == "cuda"
+    task = Task(
+        train=_store(work.shards),
+        held_out=_store(work.held_out),
+        special=special_tokens(read_tokenizer(storage.local_path(work.tokenizer))),
+        config=training,
+        seed=sequences.seed,
+        device=torch.device("cuda", processes.local_rank) if on_cuda else torch.device("cpu"),
+        dtype=_DTYPES[training.dtype],
+    )
+    _check_size(task, sequences.eval_fraction)
+    return task
 
 
 def _store(folder: PartFolder) -> SequenceStore:
