@@ -94,8 +94,21 @@ def main(arguments: Sequence[str] | None = None, *, supervise: bool = True) -> i
     except BrokenPipeError:
         # The reader of what `inspect` or `verify` prints has gone (`| head`). A job does not end
         # here: its view goes quiet.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_DONE
+    finally:
+        _flush()
+
+
+def _flush() -> None:
+    """Write what is still buffered, or drop it where its reader has gone.
+
+    Python would try when it ends, and end with an exit code of its own.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _dispatch(arguments: list[str], *, supervise: bool) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -80,7 +81,11 @@ def test_verify_and_inspect_name_what_is_no_run(tmp_path):
         assert str(tmp_path) in result.stderr
 
 
-def test_a_reader_of_the_progress_that_goes_away_does_not_end_the_job(tmp_path):
+buffered_or_not = pytest.mark.parametrize("unbuffered", ["", "1"])
+
+
+@buffered_or_not
+def test_a_reader_of_the_progress_that_goes_away_does_not_end_the_job(tmp_path, unbuffered):
     source = tmp_path / "in.txt"
     source.write_text("The train crossed the bridge.")
     arguments = ["run", "--input", str(source), "--output", str(tmp_path / "out")]
@@ -88,6 +93,7 @@ def test_a_reader_of_the_progress_that_goes_away_does_not_end_the_job(tmp_path):
         [sys.executable, "-m", "lexbeam.pipeline.cli", *arguments, "--features", "tfidf"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
     )
     assert process.stderr is not None
     process.stderr.close()
@@ -95,11 +101,13 @@ def test_a_reader_of_the_progress_that_goes_away_does_not_end_the_job(tmp_path):
     assert (tmp_path / "out" / "latest.json").exists()
 
 
-def test_a_reader_that_goes_away_is_no_error():
+@buffered_or_not
+def test_a_reader_that_goes_away_is_no_error(unbuffered):
     process = subprocess.Popen(
         [sys.executable, "-m", "lexbeam.pipeline.cli", "models", "list"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
     )
     assert process.stdout is not None
     process.stdout.close()
