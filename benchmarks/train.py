@@ -36,19 +36,19 @@ import pyarrow as pa
 import tokenizers
 import torch
 
-from lexbeam.models.pretraining.batches import SequenceStore
-from lexbeam.models.pretraining.checkpoints import Checkpoints
-from lexbeam.models.pretraining.config import (
-    PRESETS,
-    SequenceConfig,
-    TrainingConfig,
-    with_defaults,
-)
-from lexbeam.models.pretraining.masking import generator, mask_tokens
+from lexbeam.models.pretraining import objective
+from lexbeam.models.pretraining.config import PRESETS, PretrainingConfig, with_defaults
+from lexbeam.models.pretraining.masking import mask_tokens
 from lexbeam.models.pretraining.sequences import Document, SequenceMaker
-from lexbeam.models.pretraining.start import new_model, set_dropout
+from lexbeam.models.pretraining.start import new_model
+from lexbeam.models.pretraining.store import SequenceStore
 from lexbeam.models.pretraining.subwords import SpecialTokens, special_tokens, train_tokenizer
-from lexbeam.models.pretraining.trainer import Task, Trainer, make_optimizer
+from lexbeam.models.training.checkpoints import Checkpoints
+from lexbeam.models.training.config import TrainingConfig
+from lexbeam.models.training.dropout import set_dropout
+from lexbeam.models.training.hardware import Hardware
+from lexbeam.models.training.random import generator
+from lexbeam.models.training.trainer import Trainer, make_optimizer
 from lexbeam.models.transformer.checkpoints import FAMILIES, write_masked_language_model
 from lexbeam.models.transformer.layouts import Packed, Padded
 
@@ -65,7 +65,7 @@ class Corpus:
     name: str
     table: pa.Table
     special: SpecialTokens
-    sequences: SequenceConfig
+    sequences: PretrainingConfig
 
     @property
     def store(self) -> SequenceStore:
@@ -97,15 +97,20 @@ def corpus_of(
     else:
         batches = [maker.sequences(documents)[0]]
     table = pa.Table.from_batches(batches).combine_chunks()
-    sequences = SequenceConfig(preset=options.preset, max_seq_length=options.max_seq_length)
+    sequences = PretrainingConfig(
+        preset=options.preset, max_seq_length=options.max_seq_length, masking="token",
+        batch_tokens=options.batch_tokens,
+    )  # fmt: skip
     return Corpus(name, table, special, sequences), tokenizer
 
 
-def training_config(corpus: Corpus, options: argparse.Namespace) -> TrainingConfig:
+def training_config(
+    corpus: Corpus, options: argparse.Namespace
+) -> tuple[TrainingConfig, PretrainingConfig]:
     """The same for all."""
     given = TrainingConfig(
-        masking="token", batch_tokens=options.batch_tokens, max_batch_tokens=options.batch_tokens,
-        dropout=0.0, max_steps=FAR, device="cpu", dtype="float32",
+        max_batch_tokens=options.batch_tokens, dropout=0.0, max_steps=FAR, device="cpu",
+        dtype="float32",
     )  # fmt: skip
     return with_defaults(given, corpus.sequences)
 
@@ -116,9 +121,11 @@ class PackedWay:
     def __init__(self, corpus: Corpus, options: argparse.Namespace, folder: Path) -> None:
         model = new_model(corpus.sequences, corpus.special.vocab_size, corpus.special.pad)
         set_dropout(model, 0.0)
-        config = training_config(corpus, options)
-        task = Task(corpus.store, corpus.store, corpus.special, config, 0, torch.device("cpu"))
-        self._trainer = Trainer(model, task, Checkpoints(folder))
+        training, masks = training_config(corpus, options)
+        hardware = Hardware.of(training)
+        learned = objective.Corpus(corpus.store, corpus.store, corpus.special)
+        modelling = objective.MaskedLanguageModelling(model, learned, masks, hardware)
+        self._trainer = Trainer(modelling, training, Checkpoints(folder))
         self._done = 0
 
     def steps(self, number: int) -> int:
@@ -138,7 +145,7 @@ class PaddedWay:
         self._model = new_model(corpus.sequences, corpus.special.vocab_size, corpus.special.pad)
         set_dropout(self._model, 0.0)
         self._model.train()
-        self._optimizer = make_optimizer(self._model, training_config(corpus, options))
+        self._optimizer = make_optimizer(self._model, training_config(corpus, options)[0])
         self._random = generator(0, 9)
 
     def steps(self, number: int) -> int:

@@ -25,7 +25,7 @@ from lexbeam.pipeline.errors import (
     UsageError,
 )
 from lexbeam.pipeline.job_command import JOBS, run_job
-from lexbeam.pipeline.pretraining.options import DESCRIPTION as PRETRAIN
+from lexbeam.pipeline.pretraining.options import DESCRIPTION as PRETRAINING
 
 
 def main_parser() -> argparse.ArgumentParser:
@@ -45,7 +45,7 @@ def main_parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "plan", help="foretell what a job would take, from a sample", add_help=False
     )
-    commands.add_parser("pretrain", help=PRETRAIN, add_help=False)
+    commands.add_parser("pretrain", help=PRETRAINING, add_help=False)
     verify = commands.add_parser("verify", help="check a run's files against its manifest")
     verify.add_argument("run", metavar="RUN", help="OUT/runs/RUN_ID, or OUT for its latest run")
     inspect = commands.add_parser("inspect", help="show a run, or one of its documents")
@@ -122,9 +122,10 @@ def _dispatch(arguments: list[str], *, supervise: bool) -> int:
         run_plan(arguments[1:])
         return EXIT_DONE
     if arguments and arguments[0] == "pretrain":
-        from lexbeam.pipeline.pretraining.command import run_pretrain
+        from lexbeam.pipeline.pretraining.command import PRETRAIN
+        from lexbeam.pipeline.training.command import run_command
 
-        return run_pretrain(arguments[1:], supervise=supervise)
+        return run_command(PRETRAIN, arguments[1:], supervise=supervise)
     if arguments and arguments[0] == "worker-pool":
         from lexbeam.pipeline.workers.command import run_worker_pool
 

@@ -19,7 +19,8 @@ from lexbeam.models.encoder_backend import resolve_backend
 from lexbeam.models.encoder_check import check_model_files
 from lexbeam.models.encoder_spec import ModelSpec
 from lexbeam.models.keyphrase_weights import KeyphraseWeights
-from lexbeam.models.pretraining.config import SequenceConfig, TrainingConfig
+from lexbeam.models.pretraining.config import PretrainingConfig
+from lexbeam.models.training.config import TrainingConfig
 from lexbeam.pipeline.errors import UsageError
 from lexbeam.pipeline.options import LDA_OPTIONS, JobConfig
 from lexbeam.pipeline.runs import RunDir, json_bytes, read_json
@@ -50,7 +51,7 @@ class Plan:
         reuse: id of the run to take over from, or None.
         keep_state: whether merged counts stay with the model.
         warm_start: folder of the corpus model whose topics the LDA starts from, or None.
-        sequences, training: of a `pretrain`; else None.
+        pretraining, training: of a `pretrain`; else None.
     """
 
     command: str
@@ -66,7 +67,7 @@ class Plan:
     reuse: str | None = None
     keep_state: bool = False
     warm_start: str | None = None
-    sequences: SequenceConfig | None = None
+    pretraining: PretrainingConfig | None = None
     training: TrainingConfig | None = None
 
     def model_dir(self, run: RunDir) -> str:
@@ -103,7 +104,7 @@ class Plan:
             "reuse": self.reuse,
             "keep_state": self.keep_state,
             "warm_start": self.warm_start,
-            "sequences": self.sequences and asdict(self.sequences),
+            "pretraining": self.pretraining and asdict(self.pretraining),
             "training": self.training and asdict(self.training),
             **self.layout.to_json(),
         }
@@ -205,7 +206,7 @@ def plan_from_json(values: Mapping[str, Any]) -> Plan:
         reuse=values["reuse"],
         keep_state=values["keep_state"],
         warm_start=values["warm_start"],
-        sequences=_optional(SequenceConfig, values.get("sequences")),
+        pretraining=_optional(PretrainingConfig, values.get("pretraining")),
         training=_optional(TrainingConfig, values.get("training")),
     )
 

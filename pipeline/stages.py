@@ -298,7 +298,7 @@ def collect_errors(work: Workspace) -> Stage:
 
 def train_tokenizer(work: Workspace) -> Stage:
     """Of a `pretrain` from scratch: the vocabulary."""
-    config = work.plan.sequences
+    config = work.plan.pretraining
     assert config is not None
     source = work.token_columns("content")
 
@@ -313,7 +313,7 @@ def train_tokenizer(work: Workspace) -> Stage:
 
 def make_sequences(work: Workspace) -> Stage:
     """Of a `pretrain`: model tokens, cut into sequences."""
-    config = work.plan.sequences
+    config = work.plan.pretraining
     assert config is not None
     source = work.token_columns("content", "text_sha256", "language", "starts", "ends")
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.metrics import Metrics
 
-from lexbeam.models.pretraining.config import SequenceConfig
+from lexbeam.models.pretraining.config import PretrainingConfig
 from lexbeam.models.pretraining.sequences import SCHEMA, Document, SequenceMaker
 from lexbeam.models.pretraining.subwords import (
     read_tokenizer,
@@ -53,7 +53,7 @@ class TrainTokenizerDoFn(beam.DoFn):  # type: ignore[misc]
     """Trains the vocabulary on the corpus, in one worker."""
 
     def __init__(
-        self, source: BlockSource, num_splits: int, folder: str, config: SequenceConfig
+        self, source: BlockSource, num_splits: int, folder: str, config: PretrainingConfig
     ) -> None:
         self._source = source
         self._num_splits = num_splits
@@ -95,7 +95,7 @@ class TrainTokenizer(beam.PTransform):  # type: ignore[misc]
     """
 
     def __init__(
-        self, source: BlockSource, num_splits: int, folder: str, config: SequenceConfig
+        self, source: BlockSource, num_splits: int, folder: str, config: PretrainingConfig
     ) -> None:
         super().__init__()
         self._train = TrainTokenizerDoFn(source, num_splits, folder, config)
@@ -105,7 +105,7 @@ class TrainTokenizer(beam.PTransform):  # type: ignore[misc]
 
 
 @lru_cache(maxsize=2)
-def _maker(folder: str, config: SequenceConfig, num_shards: int) -> SequenceMaker:
+def _maker(folder: str, config: PretrainingConfig, num_shards: int) -> SequenceMaker:
     tokenizer = read_tokenizer(host_cache.copy_of_folder(folder))
     return SequenceMaker(
         tokenizer,
@@ -128,7 +128,7 @@ class MakeSequencesDoFn(MapBlocksDoFn[Made]):
     what became of its documents.
     """
 
-    def __init__(self, folder: str, config: SequenceConfig, num_shards: int) -> None:
+    def __init__(self, folder: str, config: PretrainingConfig, num_shards: int) -> None:
         self._folder = folder
         self._config = config
         self._num_shards = num_shards
@@ -178,7 +178,7 @@ class MakeSequences(beam.PTransform):  # type: ignore[misc]
         num_shards: that they are spread over; held-out ones go to one more.
     """
 
-    def __init__(self, folder: str, config: SequenceConfig, num_shards: int) -> None:
+    def __init__(self, folder: str, config: PretrainingConfig, num_shards: int) -> None:
         super().__init__()
         self._make = MakeSequencesDoFn(folder, config, num_shards)
 

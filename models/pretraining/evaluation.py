@@ -9,9 +9,12 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from lexbeam.models.pretraining.batches import Int64Array, SequenceStore, cut_by_tokens
-from lexbeam.models.pretraining.masking import MaskedTokens, generator, mask_tokens
+from lexbeam.models.pretraining.masking import MaskedTokens, mask_tokens
+from lexbeam.models.pretraining.store import Int64Array, SequenceStore
 from lexbeam.models.pretraining.subwords import SpecialTokens
+from lexbeam.models.training.batches import cut_by_tokens, spans
+from lexbeam.models.training.hardware import Hardware
+from lexbeam.models.training.random import generator
 from lexbeam.models.transformer.layouts import Packed
 from lexbeam.models.transformer.model import MaskedLanguageModel
 
@@ -82,19 +85,16 @@ def cut_masked(
         MaskedBatch(
             masked.between(int(ends[first]), int(ends[last])), tuple(lengths[first:last].tolist())
         )
-        for first, last in zip(bounds, bounds[1:], strict=False)
+        for first, last in spans(bounds)
     ]
 
 
 def losses(
-    model: MaskedLanguageModel,
-    batch: MaskedBatch,
-    device: torch.device,
-    *,
-    has_kernel: bool = False,
+    model: MaskedLanguageModel, batch: MaskedBatch, hardware: Hardware
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Summed cross-entropy of a batch's masked tokens, and how many were foretold right."""
-    layout = Packed.of_lengths(batch.lengths, device, has_kernel=has_kernel)
+    device = hardware.device
+    layout = Packed.of_lengths(batch.lengths, device, has_kernel=hardware.has_kernel)
     ids, places, labels = (
         torch.from_numpy(array).to(device)
         for array in (batch.tokens.ids, batch.tokens.places, batch.tokens.labels)
@@ -106,17 +106,13 @@ def losses(
 
 @torch.inference_mode()
 def evaluate(
-    model: MaskedLanguageModel,
-    batches: Sequence[MaskedBatch],
-    device: torch.device,
-    *,
-    has_kernel: bool = False,
+    model: MaskedLanguageModel, batches: Sequence[MaskedBatch], hardware: Hardware
 ) -> HeldOutScore:
     """Score a model on masked batches; it is left in evaluation mode."""
     model.eval()
     loss = correct = 0.0
     for batch in batches:
-        batch_loss, batch_correct = losses(model, batch, device, has_kernel=has_kernel)
+        batch_loss, batch_correct = losses(model, batch, hardware)
         loss += float(batch_loss)
         correct += float(batch_correct)
     labels = _labels(batches)

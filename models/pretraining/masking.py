@@ -36,12 +36,6 @@ class MaskedTokens:
         return MaskedTokens(self.ids[first:last], self.places[here] - first, self.labels[here])
 
 
-def generator(seed: int, *counters: int) -> np.random.Generator:
-    """Random numbers of a place in the training, whatever was drawn before."""
-    sequence = np.random.SeedSequence([seed, *counters])
-    return np.random.Generator(np.random.Philox(sequence))
-
-
 def mask_tokens(
     ids: Int32Array,
     word_starts: npt.NDArray[np.uint8],

@@ -6,21 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
-from lexbeam.models.pretraining.batches import SequenceStore
-from lexbeam.models.pretraining.config import PRESETS, SequenceConfig
+from lexbeam.models.pretraining.config import PRESETS, PretrainingConfig
+from lexbeam.models.pretraining.store import SequenceStore
 from lexbeam.models.pretraining.subwords import SpecialTokens, check_vocabulary
 from lexbeam.models.transformer.checkpoints import read_masked_language_model
 from lexbeam.models.transformer.config import TransformerConfig
-from lexbeam.models.transformer.layers import MultiHeadAttention
 from lexbeam.models.transformer.model import MaskedLanguageModel
 
 # So many tokens tell how often each of them is.
 _TOKENS_COUNTED = 10_000_000
 
 
-def new_model(config: SequenceConfig, vocab_size: int, pad_token_id: int) -> MaskedLanguageModel:
+def new_model(config: PretrainingConfig, vocab_size: int, pad_token_id: int) -> MaskedLanguageModel:
     """A model of the preset's sizes with random weights that follow from the seed."""
     size = PRESETS[config.preset]
     torch.manual_seed(config.seed)
@@ -38,7 +36,7 @@ def new_model(config: SequenceConfig, vocab_size: int, pad_token_id: int) -> Mas
 
 
 def checkpoint_model(
-    directory: Path, config: SequenceConfig, special: SpecialTokens
+    directory: Path, config: PretrainingConfig, special: SpecialTokens
 ) -> tuple[MaskedLanguageModel, bool]:
     """A checkpoint to go on from, and whether it has a head of its own.
 
@@ -67,12 +65,3 @@ def start_from_frequencies(
     frequencies = (counts + 1.0) / (counts + 1.0).sum()
     with torch.no_grad():
         model.head.bias.copy_(torch.from_numpy(np.log(frequencies)))
-
-
-def set_dropout(model: nn.Module, hidden: float) -> None:
-    """Dropout of hidden values; of attention weights none, as fused attention on CPUs asks for."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = hidden
-        if isinstance(module, MultiHeadAttention):
-            module.dropout = 0.0

@@ -4,52 +4,37 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
-from lexbeam.models.config import ConfigError, TextConfig, require
+from lexbeam.models.config import TextConfig, require
 from lexbeam.models.pretraining.config import (
-    DEVICES,
-    DTYPES,
     MASKINGS,
     PRESETS,
     VOCABULARIES,
-    SequenceConfig,
-    TrainingConfig,
-    with_defaults,
+    PretrainingConfig,
 )
+from lexbeam.models.training.config import TrainingConfig
 from lexbeam.pipeline import options
-from lexbeam.pipeline.dataflow.job_options import is_dataflow
-from lexbeam.pipeline.errors import UsageError
-from lexbeam.transforms import storage
+from lexbeam.pipeline.training.options import (
+    add_optimizer_options,
+    add_run_options,
+    given_config,
+    training_parser,
+)
 
 DESCRIPTION = "pre-train a model on a corpus: masked language modelling"
-# The one run of an output folder.
-RUN_ID = "training"
 # Of what is made from scratch alone.
 _FROM_SCRATCH = ("preset", "vocabulary", "vocab_size")
 
 
 def pretrain_parser() -> argparse.ArgumentParser:
     """The parser; holds only the options that were given."""
-    parser = options.Parser(
-        prog="lexbeam pretrain",
-        description=DESCRIPTION.capitalize() + ".",
-        epilog="Options that lexbeam does not know, such as --runner, go to Beam, which prepares "
-        "the corpus. Several processes: torchrun --standalone --no-python lexbeam pretrain …",
-        argument_default=argparse.SUPPRESS,
-        allow_abbrev=False,
-    )
+    parser = training_parser("pretrain", DESCRIPTION)
     options.add_input_options(parser, kept=False)
     options.add_segmenter_options(parser.add_argument_group("words"))
     _add_model_options(parser)
     _add_training_options(parser)
-    group = parser.add_argument_group("the run")
-    group.add_argument(
-        "--output", metavar="MODEL", help="local folder that gets the model, for --model_id"
-    )
-    options.add_split_size(group)
-    options.add_common_options(group)
+    add_run_options(parser)
     return parser
 
 
@@ -75,7 +60,8 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_training_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("training").add_argument
+    group = parser.add_argument_group("training")
+    add = group.add_argument
     add(
         "--masking",
         choices=MASKINGS,
@@ -83,25 +69,6 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--mask_probability", type=float, metavar="P", help="of each token (default: 0.15)")
     add("--batch_tokens", type=int, metavar="N", help="tokens a step (default: by the preset)")
-    add(
-        "--max_batch_tokens",
-        type=int,
-        metavar="N",
-        help="of these at a time: gradients are accumulated (default: 2048 on CPU, 16384 on GPU)",
-    )
-    add("--learning_rate", type=float, metavar="X", help="its peak (default: by the preset)")
-    add("--warmup_fraction", type=float, metavar="X", help="steps that it rises (default: 0.06)")
-    add("--weight_decay", type=float, metavar="X", help="of AdamW (default: 0.01)")
-    add("--max_grad_norm", type=float, metavar="X", help="gradients are clipped (default: 1)")
-    add("--dropout", type=float, metavar="P", help="while training (default: 0.1)")
-    add("--num_epochs", type=int, metavar="N", help="passes over the corpus (default: 3)")
-    add("--max_steps", type=int, metavar="N", help="optimizer steps instead")
-    add(
-        "--eval_steps",
-        type=int,
-        metavar="N",
-        help="steps between checkpoints, each with an evaluation (default: a twentieth)",
-    )
     add("--eval_fraction", type=float, metavar="X", help="documents held out (default: 0.02)")
     add(
         "--patience",
@@ -109,9 +76,7 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="end after so many evaluations without a better loss; 0: never (default: 5)",
     )
-    add("--seed", type=int, metavar="N", help="of all that is random (default: 0)")
-    add("--dtype", choices=DTYPES, help="auto: bfloat16 where the hardware has it")
-    add("--device", choices=DEVICES, help="default: auto")
+    add_optimizer_options(group, learning_rate="by the preset", num_epochs=3)
 
 
 def job_config(given: Mapping[str, Any]) -> options.JobConfig:
@@ -120,31 +85,15 @@ def job_config(given: Mapping[str, Any]) -> options.JobConfig:
     return options.JobConfig(input=options.input_config(given), text=text, features=())
 
 
-def sequence_config(given: Mapping[str, Any]) -> SequenceConfig:
+def pretraining_config(given: Mapping[str, Any]) -> PretrainingConfig:
     """Raises ConfigError where a value is wrong, or does not go with a checkpoint."""
     if given.get("model_id") is not None:
         for option in _FROM_SCRATCH:
             reason = "is for a model from scratch; with --model_id the checkpoint decides it"
             require(option not in given, option, given.get(option), reason)
-    return SequenceConfig(**_of_dataclass(SequenceConfig, given))
+    return given_config(PretrainingConfig, given)
 
 
-def training_config(given: Mapping[str, Any], sequences: SequenceConfig) -> TrainingConfig:
-    """Raises ConfigError where a value is wrong, or a sequence is longer than a batch."""
-    return with_defaults(TrainingConfig(**_of_dataclass(TrainingConfig, given)), sequences)
-
-
-def settings(given: dict[str, Any], beam_args: tuple[str, ...]) -> options.RunSettings:
-    """Raises UsageError where --output is missing, ConfigError where it is no local folder."""
-    if not given.get("output"):
-        raise UsageError("--output is required: the folder that gets the model")
-    if not storage.is_local(given["output"]):
-        raise ConfigError("output", given["output"], "the trainer writes to a local folder")
-    if is_dataflow(beam_args):
-        reason = "its workers do not see the local folder that the corpus is prepared in"
-        raise ConfigError("runner", "DataflowRunner", reason)
-    return options.run_settings(given | {"run_id": RUN_ID}, beam_args)
-
-
-def _of_dataclass(kind: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    return options.pick(given, options.same(*(each.name for each in fields(kind))))
+def training_config(given: Mapping[str, Any]) -> TrainingConfig:
+    """Raises ConfigError where a value is wrong."""
+    return given_config(TrainingConfig, given)

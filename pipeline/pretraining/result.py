@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
-from lexbeam.models.encoder_spec import WEIGHTS, read_json
+from lexbeam.models.encoder_spec import read_json
 from lexbeam.models.pretraining.sequences import HELD_OUT, WITHOUT_TOKENS
 from lexbeam.models.transformer.checkpoints import (
     family_for,
     read_config,
     write_masked_language_model,
 )
-from lexbeam.pipeline.errors import JobError
 from lexbeam.pipeline.options import RunSettings
 from lexbeam.pipeline.pretraining.curves import draw_curves
 from lexbeam.pipeline.pretraining.train import Trained
 from lexbeam.pipeline.progress_view import ProgressView
-from lexbeam.pipeline.runs import json_bytes
+from lexbeam.pipeline.training.model_files import put_model, steps_row, table
 from lexbeam.pipeline.workspace import Workspace
-from lexbeam.transforms import local_files, storage
 from lexbeam.transforms.sequences import copy_of_tokenizer
 
-RECORD, CURVES = "training.json", "curves.png"
+CURVES = "curves.png"
 
 
 def publish(
@@ -45,30 +38,15 @@ def publish(
 
     Raises JobError where it cannot be written; the last checkpoint stays.
     """
-    output = Path(storage.local_path(settings.output))
     record = {**documents, **_record(work, trained, view.seconds)}
-    aside = Path(storage.local_path(work.run.file("model.tmp")))
-    draws = importlib.util.find_spec("matplotlib") is not None
-    try:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        _write_model(work, trained, aside)
-        (aside / RECORD).write_bytes(json_bytes(record))
-        if draws:
-            draw_curves(record["log"], aside / CURVES)
-        names = sorted(path.name for path in aside.iterdir())
-        for name in sorted(names, key=lambda name: name == WEIGHTS):
-            os.replace(aside / name, output / name)
-        aside.rmdir()
-        local_files.replace(b"done\n", storage.local_path(work.run.file("_SUCCESS")))
-    except (OSError, SafetensorError) as error:
-        reason = f"{settings.output} cannot be written: {error}; the last checkpoint stays"
-        raise JobError(reason) from error
-    if not settings.keep_intermediate:
-        storage.delete_tree(work.run.intermediate, root=work.run.path)
-        storage.delete_tree(work.run.file("checkpoints"), root=work.run.path)
-    if not draws:
-        view.say("note: no curves.png without matplotlib (pip install 'lexbeam[train]')")
+    put_model(
+        work,
+        settings,
+        view,
+        write=lambda folder: _write_model(work, trained, folder),
+        record=record,
+        draw=lambda folder: draw_curves(record["log"], folder / CURVES),
+    )
     view.say("\n".join([*summary_lines(record), f"model: {settings.output}"]), "done")
 
 
@@ -105,7 +83,6 @@ def _record(work: Workspace, trained: Trained, seconds: Mapping[str, float]) -> 
 def summary_lines(record: Mapping[str, Any]) -> list[str]:
     """A short table of a training."""
     epochs = record["tokens"] / max(1, record["train_tokens"])
-    stopped = record["steps"] < record["planned_steps"]
     rows = [
         (
             "documents",
@@ -113,11 +90,7 @@ def summary_lines(record: Mapping[str, Any]) -> list[str]:
             f"{record[HELD_OUT]:,} held out, {record[WITHOUT_TOKENS]:,} without tokens",
         ),
         ("parameters", f"{record['parameters']:,}, {record['vocab_size']:,} word pieces"),
-        (
-            "steps",
-            f"{record['steps']:,} of {record['planned_steps']:,}"
-            + (f", no better since {record['best_step']:,}" if stopped else ""),
-        ),
+        steps_row(record),
         ("tokens", f"{record['tokens']:,}, {epochs:.1f} times {record['train_tokens']:,}"),
     ]
     for name, score in record["held_out"].items():
@@ -129,5 +102,4 @@ def summary_lines(record: Mapping[str, Any]) -> list[str]:
                 "best constant guess",
             )
         )
-    width = max(len(name) for name, _ in rows)
-    return [f"{name:<{width}}  {value}" for name, value in rows]
+    return table(rows)

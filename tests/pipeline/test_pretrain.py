@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 from lexbeam.models.catalogue import cache_dir
 from lexbeam.models.encoder_spec import read_spec
 from lexbeam.models.pretraining.sequences import SequenceMaker
-from lexbeam.models.pretraining.trainer import Trainer
+from lexbeam.models.training.trainer import Trainer
 from lexbeam.transforms.part_files import read_arrow
 from tests.conftest import ROOT
 from tests.helpers import wait_until

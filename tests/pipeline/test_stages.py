@@ -11,7 +11,7 @@ from apache_beam.runners.portability.fn_api_runner import translations
 
 from lexbeam.models.config import EncoderConfig
 from lexbeam.models.encoder_spec import ModelSpec
-from lexbeam.models.pretraining.config import SequenceConfig
+from lexbeam.models.pretraining.config import PretrainingConfig
 from lexbeam.pipeline import stages
 from lexbeam.pipeline.options import JobConfig
 from lexbeam.pipeline.plan import Plan
@@ -42,7 +42,7 @@ def work(tmp_path) -> Workspace:
     )
     spec = ModelSpec("m", tmp_path, "f", "bert", 8, 64, "mean", "", "")
     layout = splits.Layout(config.input, (source,), pieces)
-    plan = Plan("run", "", config, layout, spec, "local", None, {}, sequences=SequenceConfig())
+    plan = Plan("run", "", config, layout, spec, "local", None, {}, pretraining=PretrainingConfig())
     return Workspace(RunDir(str(tmp_path), "r"), plan)
 
 

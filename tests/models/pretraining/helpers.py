@@ -9,14 +9,17 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from lexbeam.models.pretraining.batches import SequenceStore
-from lexbeam.models.pretraining.checkpoints import Checkpoints
-from lexbeam.models.pretraining.config import TrainingConfig
-from lexbeam.models.pretraining.processes import ALONE, Processes
+from lexbeam.models.pretraining.config import PretrainingConfig
+from lexbeam.models.pretraining.objective import Corpus, MaskedLanguageModelling
 from lexbeam.models.pretraining.sequences import SCHEMA
-from lexbeam.models.pretraining.start import set_dropout
+from lexbeam.models.pretraining.store import SequenceStore
 from lexbeam.models.pretraining.subwords import SpecialTokens
-from lexbeam.models.pretraining.trainer import Task, Trainer
+from lexbeam.models.training.checkpoints import Checkpoints
+from lexbeam.models.training.config import TrainingConfig
+from lexbeam.models.training.dropout import set_dropout
+from lexbeam.models.training.hardware import Hardware
+from lexbeam.models.training.processes import ALONE, Processes
+from lexbeam.models.training.trainer import Trainer
 from lexbeam.models.transformer.config import TransformerConfig
 from lexbeam.models.transformer.model import MaskedLanguageModel
 
@@ -25,9 +28,10 @@ SPECIAL = SpecialTokens(
     opening=(2,), closing=(3,), mask=4, pad=0, special=(0, 1, 2, 3, 4), vocab_size=VOCAB_SIZE
 )
 CONFIG = TrainingConfig(
-    batch_tokens=64, max_batch_tokens=64, max_steps=8, eval_steps=4, dropout=0.1, device="cpu",
+    max_batch_tokens=64, max_steps=8, eval_steps=4, dropout=0.1, device="cpu",
     dtype="float32", learning_rate=1e-2,
 )  # fmt: skip
+MASKS = PretrainingConfig(batch_tokens=64)
 
 
 def table(rows: Sequence[Sequence[int]]) -> pa.Table:
@@ -56,6 +60,7 @@ def new_trainer(
     processes: Processes = ALONE,
     num_rows: int = 40,
     dtype: torch.dtype = torch.float32,
+    masks: PretrainingConfig = MASKS,
 ) -> tuple[Trainer, MaskedLanguageModel]:
     """A trainer of a small new model, which is always the same one."""
     torch.manual_seed(0)
@@ -66,16 +71,15 @@ def new_trainer(
         )
     )  # fmt: skip
     set_dropout(model, config.dropout)
-    task = Task(
+    corpus = Corpus(
         train=SequenceStore([counting(num_rows, 1), counting(num_rows, 2)]),
         held_out=SequenceStore([counting(200, 3)]),
         special=SPECIAL,
-        config=config,
-        seed=0,
-        device=torch.device("cpu"),
-        dtype=dtype,
     )
-    return Trainer(model, task, Checkpoints(folder), processes), model
+    assert config.max_batch_tokens is not None
+    hardware = Hardware(torch.device("cpu"), dtype, config.max_batch_tokens)
+    objective = MaskedLanguageModelling(model, corpus, masks, hardware, processes)
+    return Trainer(objective, config, Checkpoints(folder), processes), model
 
 
 def weights(model: torch.nn.Module) -> torch.Tensor:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lexbeam.models.pretraining.masking import generator, mask_tokens
+from lexbeam.models.pretraining.masking import mask_tokens
+from lexbeam.models.training.random import generator
 from tests.models.pretraining.helpers import SPECIAL, VOCAB_SIZE
 
 

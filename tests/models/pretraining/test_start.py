@@ -10,20 +10,20 @@ import pytest
 import torch
 
 from lexbeam.models.config import ConfigError
-from lexbeam.models.pretraining.batches import SequenceStore
-from lexbeam.models.pretraining.config import PRESETS, SequenceConfig
+from lexbeam.models.pretraining.config import PRESETS, PretrainingConfig
 from lexbeam.models.pretraining.evaluation import evaluate, held_out_batches
 from lexbeam.models.pretraining.start import (
     checkpoint_model,
     new_model,
-    set_dropout,
     start_from_frequencies,
 )
+from lexbeam.models.pretraining.store import SequenceStore
+from lexbeam.models.training.dropout import set_dropout
 from lexbeam.models.transformer.layers import MultiHeadAttention
 from tests.models.pretraining.helpers import SPECIAL, VOCAB_SIZE, counting, table, weights
 from tests.models.tiny_models import write_tiny_model
 
-TINY = SequenceConfig(preset="tiny", max_seq_length=16)
+TINY = PretrainingConfig(preset="tiny", max_seq_length=16)
 CPU = torch.device("cpu")
 
 
@@ -61,7 +61,7 @@ def test_dropout_is_set_everywhere_and_attention_has_none():
 def test_a_checkpoint_with_too_few_rows_is_an_error(tmp_path):
     folder = write_tiny_model(tmp_path, "bert")
     rows = json.loads((folder / "config.json").read_text())["vocab_size"]
-    config = SequenceConfig(model_id="mine")
+    config = PretrainingConfig(model_id="mine")
     checkpoint_model(folder, config, SPECIAL)
     with pytest.raises(ConfigError, match=f"--model_id 'mine': .* {rows} rows"):
         checkpoint_model(folder, config, replace(SPECIAL, vocab_size=rows + 1))

@@ -1,31 +1,13 @@
-"""Batches: every sequence once an epoch, in a new order, whatever the tables."""
+"""Steps of a training: each example once an epoch, and batches that fit the memory."""
 
 from __future__ import annotations
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lexbeam.models.pretraining.batches import BatchPlan, SequenceStore, cut_by_tokens
-from tests.models.pretraining.helpers import counting
-
-
-def test_sequences_of_several_tables_are_read_by_number(tmp_path):
-    tables = [counting(5, 1), counting(0, 2), counting(3, 3)]
-    rows = [row for table in tables for row in table.to_pylist()]
-    # As from a file, in several batches.
-    tables[0] = pa.concat_tables([tables[0].slice(0, 2), tables[0].slice(2)])
-    store = SequenceStore(tables)
-    assert store.lengths.tolist() == [len(row["input_ids"]) for row in rows]
-    ids, starts = store.read(np.array([7, 0, 4]))
-    assert ids.tolist() == [token for i in (7, 0, 4) for token in rows[i]["input_ids"]]
-    assert starts.tolist() == [mark for i in (7, 0, 4) for mark in rows[i]["word_starts"]]
-
-
-def test_a_store_may_be_empty():
-    assert SequenceStore([counting(0, 1)]).num_tokens == 0
+from lexbeam.models.training.batches import BatchPlan, cut_by_tokens
 
 
 @given(
@@ -35,13 +17,13 @@ def test_a_store_may_be_empty():
 def test_an_epoch_takes_every_sequence_once_in_steps_that_are_never_empty(lengths, batch_tokens):
     array = np.array(lengths, np.int64)
     if array.sum() < batch_tokens:
-        with pytest.raises(ValueError, match="tokens from"):
+        with pytest.raises(ValueError, match="steps of"):
             BatchPlan(array, batch_tokens, 0)
         return
     plan = BatchPlan(array, batch_tokens, 0)
     for epoch in range(2):
         steps = [
-            plan.sequences(epoch * plan.steps_per_epoch + step + 1)
+            plan.examples(epoch * plan.steps_per_epoch + step + 1)
             for step in range(plan.steps_per_epoch)
         ]
         assert sorted(np.concatenate(steps).tolist()) == list(range(len(lengths)))
@@ -52,10 +34,10 @@ def test_an_epoch_takes_every_sequence_once_in_steps_that_are_never_empty(length
 def test_orders_differ_by_epoch_and_seed_and_steps_can_be_asked_for_in_any_order():
     lengths = np.full(100, 10, np.int64)
     plan = BatchPlan(lengths, 100, 0)
-    first, eleventh = plan.sequences(1).tolist(), plan.sequences(11).tolist()
+    first, eleventh = plan.examples(1).tolist(), plan.examples(11).tolist()
     assert first != eleventh
-    assert plan.sequences(1).tolist() == first
-    assert BatchPlan(lengths, 100, 1).sequences(1).tolist() != first
+    assert plan.examples(1).tolist() == first
+    assert BatchPlan(lengths, 100, 1).examples(1).tolist() != first
 
 
 @given(

@@ -11,7 +11,7 @@ from datetime import timedelta
 import torch
 from torch import distributed, nn
 
-from lexbeam.models.pretraining.torchrun import started_by_torchrun
+from lexbeam.models.training.torchrun import started_by_torchrun
 
 # The others wait while the first one prepares the corpus.
 _LONGEST_WAIT = timedelta(days=7)

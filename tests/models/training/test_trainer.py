@@ -12,21 +12,19 @@ import pytest
 import torch
 
 from lexbeam.models.config import ConfigError
-from lexbeam.models.pretraining import checkpoints as checkpoint_files
-from lexbeam.models.pretraining.checkpoints import CheckpointError, Checkpoints
-from lexbeam.models.pretraining.config import (
-    SequenceConfig,
-    TrainingConfig,
-    learning_rate,
-    with_defaults,
-)
-from lexbeam.models.pretraining.trainer import DivergedError, Trainer, make_optimizer
+from lexbeam.models.pretraining.config import PretrainingConfig, with_defaults
+from lexbeam.models.pretraining.objective import MaskedLanguageModelling
+from lexbeam.models.training import checkpoints as checkpoint_files
+from lexbeam.models.training.checkpoints import CheckpointError, Checkpoints
+from lexbeam.models.training.config import TrainingConfig, learning_rate
+from lexbeam.models.training.trainer import DivergedError, Trainer, make_optimizer
 from tests.models.pretraining.helpers import CONFIG, new_trainer, weights
 
 
 def test_it_learns_what_can_be_learned(tmp_path):
-    config = replace(CONFIG, max_steps=300, eval_steps=100, dropout=0.0, batch_tokens=256)
-    trainer, _ = new_trainer(tmp_path, replace(config, masking="token"), num_rows=400)
+    config = replace(CONFIG, max_steps=300, eval_steps=100, dropout=0.0)
+    masks = PretrainingConfig(batch_tokens=256, masking="token")
+    trainer, _ = new_trainer(tmp_path, config, num_rows=400, masks=masks)
     state = trainer.train()
     assert state.step == 300
     first, last = state.log[0], state.log[-1]
@@ -87,18 +85,24 @@ def test_the_learning_rate_rises_and_falls():
 
 
 def test_the_preset_decides_the_peak_and_the_step_and_a_checkpoint_is_careful():
-    tiny, checkpoint = SequenceConfig(preset="tiny"), SequenceConfig(model_id="m")
-    default = with_defaults(TrainingConfig(), tiny)
-    assert (default.learning_rate, default.batch_tokens) == (2e-3, 2048)
-    assert with_defaults(TrainingConfig(), checkpoint).learning_rate == 5e-5
-    given = TrainingConfig(learning_rate=0.3, batch_tokens=600)
-    assert with_defaults(given, checkpoint) == given
+    tiny, checkpoint = PretrainingConfig(preset="tiny"), PretrainingConfig(model_id="m")
+    training, pretraining = with_defaults(TrainingConfig(), tiny)
+    assert (training.learning_rate, pretraining.batch_tokens) == (2e-3, 2048)
+    assert with_defaults(TrainingConfig(), checkpoint)[0].learning_rate == 5e-5
+    given = TrainingConfig(learning_rate=0.3), replace(checkpoint, batch_tokens=600)
+    assert with_defaults(*given) == given
 
 
-@pytest.mark.parametrize("option", ["batch_tokens", "max_batch_tokens"])
-def test_a_batch_must_hold_a_sequence(option):
+@pytest.mark.parametrize(
+    ("option", "training", "pretraining"),
+    [
+        ("batch_tokens", TrainingConfig(), PretrainingConfig(batch_tokens=511)),
+        ("max_batch_tokens", TrainingConfig(max_batch_tokens=511), PretrainingConfig()),
+    ],
+)
+def test_a_batch_must_hold_a_sequence(option, training, pretraining):
     with pytest.raises(ConfigError, match=f"--{option} 511: must be at least --max_seq_length 512"):
-        with_defaults(TrainingConfig(**{option: 511}), SequenceConfig())
+        with_defaults(training, pretraining)
 
 
 def test_biases_and_norms_do_not_decay(tmp_path):
@@ -126,15 +130,13 @@ def test_it_ends_when_it_gets_no_better_and_gives_the_best(tmp_path, monkeypatch
     losses = iter([3.0, 2.0, 2.5, 2.1, 2.2])
     seen = {}
 
-    def score(self, batches, device, **options):
+    def score(self):
         loss = next(losses)
         seen[loss] = weights(model)
-        return replace(real(self, batches, device), loss=loss)
+        return dict(real(self), loss=loss)
 
-    from lexbeam.models.pretraining import trainer as module
-
-    real = module.evaluate
-    monkeypatch.setattr(module, "evaluate", score)
+    real = MaskedLanguageModelling.evaluate
+    monkeypatch.setattr(MaskedLanguageModelling, "evaluate", score)
     state = trainer.train()
     assert (state.step, state.best_step, state.num_worse) == (10, 4, 3)
     assert torch.equal(weights(model), seen[2.0])
@@ -184,19 +186,19 @@ class TestFullDisk:
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        (TrainingConfig, {"masking": "span"}, "--masking 'span'"),
-        (TrainingConfig, {"mask_probability": 0.0}, "--mask_probability 0.0: must be above 0"),
-        (TrainingConfig, {"mask_probability": 1.0}, "--mask_probability 1.0"),
-        (TrainingConfig, {"batch_tokens": 0}, "--batch_tokens 0"),
+        (PretrainingConfig, {"masking": "span"}, "--masking 'span'"),
+        (PretrainingConfig, {"mask_probability": 0.0}, "--mask_probability 0.0: must be above 0"),
+        (PretrainingConfig, {"mask_probability": 1.0}, "--mask_probability 1.0"),
+        (PretrainingConfig, {"batch_tokens": 0}, "--batch_tokens 0"),
         (TrainingConfig, {"learning_rate": -1.0}, "--learning_rate -1.0"),
         (TrainingConfig, {"dropout": 1.0}, "--dropout 1.0"),
         (TrainingConfig, {"weight_decay": -0.1}, "--weight_decay -0.1"),
         (TrainingConfig, {"max_steps": 0}, "--max_steps 0"),
         (TrainingConfig, {"dtype": "int8"}, "--dtype 'int8'"),
-        (SequenceConfig, {"eval_fraction": 0.0}, "--eval_fraction 0.0"),
-        (SequenceConfig, {"preset": "huge"}, "--preset 'huge'"),
-        (SequenceConfig, {"vocab_size": 3}, "--vocab_size 3"),
-        (SequenceConfig, {"max_seq_length": 4}, "--max_seq_length 4"),
+        (PretrainingConfig, {"eval_fraction": 0.0}, "--eval_fraction 0.0"),
+        (PretrainingConfig, {"preset": "huge"}, "--preset 'huge'"),
+        (PretrainingConfig, {"vocab_size": 3}, "--vocab_size 3"),
+        (PretrainingConfig, {"max_seq_length": 4}, "--max_seq_length 4"),
     ],
 )
 def test_a_wrong_value_names_option_and_value(kind, options, message):

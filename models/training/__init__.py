@@ -1,0 +1,1 @@
+"""Training of any model: steps, evaluations, checkpoints, several processes."""

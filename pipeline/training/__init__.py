@@ -1,0 +1,1 @@
+"""What `lexbeam pretrain` and `lexbeam finetune` have in common."""
