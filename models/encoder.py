@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from lexbeam.models.classifier import Label, Labeller
 from lexbeam.models.config import EncoderConfig
 from lexbeam.models.encoder_backend import check_capacity, check_encoder_config
 from lexbeam.models.encoder_batches import pad_batch, plan_batches
@@ -91,6 +92,7 @@ class Encoder:
         self._tokenizer = TextTokenizer(spec)
         check_capacity(spec, config, self._tokenizer.capacity(config.max_seq_length))
         self._budget = config.max_batch_tokens or config.max_seq_length
+        self._labeller = Labeller(spec) if spec.labels else None
         self._forward = _load_forward(spec, config, num_threads)
         self._slots = threading.BoundedSemaphore(self._forward.num_slots)
         # One thread more than slots: it pads the next batch while the others are in the model.
@@ -145,7 +147,7 @@ class Encoder:
             stats.documents = len(texts)
             stats.seconds = time.perf_counter() - started
             rows = [documents.get(row) for row in range(len(contents))]
-            batch = encoded_batch(rows, self.spec.dimensions)
+            batch = encoded_batch(rows, self.spec.dimensions, labels=bool(self.spec.labels))
         with self._stats_lock:
             self._stats.add(stats)
         return batch, stats
@@ -234,7 +236,9 @@ class Encoder:
             if row not in errors:
                 own = [windows[index] for index in indices]
                 vectors = np.stack([results[index][0] for index in indices])
-                embedding = combine_windows(vectors, np.array([len(w.ids) for w in own]))
+                weights = np.array([len(w.ids) for w in own])
+                # Of a classifier the first token's states stand behind.
+                embedding = combine_windows(vectors[:, : self.spec.dimensions], weights)
                 if embedding is None:
                     errors[row] = "the embedding is not finite"
             if row in errors:
@@ -248,8 +252,14 @@ class Encoder:
                 starts=np.concatenate([w.starts for w in own]),
                 ends=np.concatenate([w.ends for w in own]),
                 attention=np.concatenate([results[index][1] for index in indices]),
+                label=self._label(vectors, weights),
             )
         return documents
+
+    def _label(self, vectors: Float32Array, weights: npt.NDArray[np.integer]) -> Label | None:
+        if self._labeller is None:
+            return None
+        return self._labeller.label(vectors[:, -self.spec.dimensions :], weights)
 
 
 def _pieces(texts: dict[int, str]) -> Iterator[list[int]]:

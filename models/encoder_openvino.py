@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lexbeam.models.catalogue import cache_dir
+from lexbeam.models.classifier import graph_pooling
 from lexbeam.models.encoder_backend import cpu_has_bfloat16
 from lexbeam.models.encoder_spec import ModelError, ModelSpec, damaged
 
@@ -62,10 +63,10 @@ def import_openvino() -> Any:
 def graph_path(spec: ModelSpec, config: EncoderConfig) -> Path:
     """Where the graph that `config` wants lies in the cache, or will lie."""
     if config.dtype != "int8":
-        return converted_path(spec, config.pooling)
+        return converted_path(spec, graph_pooling(spec, config.pooling))
     from lexbeam.models.encoder_int8 import quantised_path
 
-    return quantised_path(spec, config.pooling)
+    return quantised_path(spec, graph_pooling(spec, config.pooling))
 
 
 def converted_path(spec: ModelSpec, pooling: str) -> Path:
@@ -139,10 +140,10 @@ def ensure_graph(spec: ModelSpec, config: EncoderConfig) -> Path:
     Raises ModelError as `ensure_converted` and `ensure_quantised` do.
     """
     if config.dtype != "int8":
-        return ensure_converted(spec, config.pooling)
+        return ensure_converted(spec, graph_pooling(spec, config.pooling))
     from lexbeam.models.encoder_int8 import ensure_quantised
 
-    return ensure_quantised(spec, config.pooling)
+    return ensure_quantised(spec, graph_pooling(spec, config.pooling))
 
 
 def _precision(dtype: str) -> str:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from lexbeam.models import schemas
+from lexbeam.models.classifier import Label, names_and_scores
 
 ENCODE_FAILED = "encode-failed"
 
@@ -34,6 +35,7 @@ class EncodedDocument:
         starts: (t,) offsets of the content tokens of every window, in code points.
         ends: (t,) their ends, exclusive.
         attention: (t,) attention that each received in the last layer.
+        label: the class, where the model tells it.
         error_message: None for a document that was encoded.
     """
 
@@ -44,11 +46,14 @@ class EncodedDocument:
     starts: npt.NDArray[np.int32] = field(default_factory=_no_integers)
     ends: npt.NDArray[np.int32] = field(default_factory=_no_integers)
     attention: npt.NDArray[np.float32] = field(default_factory=_no_floats)
+    label: Label | None = None
     error_message: str | None = None
 
 
-def encoded_batch(rows: Sequence[EncodedDocument | None], dimensions: int) -> pa.RecordBatch:
-    """Rows by `schemas.encoded_schema(dimensions)`; None gives a row of nulls."""
+def encoded_batch(
+    rows: Sequence[EncodedDocument | None], dimensions: int, *, labels: bool = False
+) -> pa.RecordBatch:
+    """Rows by `schemas.encoded_schema`; None gives a row of nulls."""
     done = [row if row is not None and row.embedding is not None else None for row in rows]
     missing = np.array([row is None for row in done], dtype=bool)
     messages = [None if row is None else row.error_message for row in rows]
@@ -69,7 +74,11 @@ def encoded_batch(rows: Sequence[EncodedDocument | None], dimensions: int) -> pa
         "error_type": pa.array([m and ENCODE_FAILED for m in messages], pa.string()),
         "error_message": pa.array(messages, pa.string()),
     }
-    return pa.record_batch(columns, schema=schemas.encoded_schema(dimensions))
+    schema = schemas.encoded_schema(dimensions, labels=labels)
+    names, scores = names_and_scores([None if row is None else row.label for row in done])
+    columns["predicted_label"] = pa.array(names, pa.string())
+    columns["predicted_label_score"] = pa.array(scores, pa.float32())
+    return pa.record_batch([columns[name] for name in schema.names], schema=schema)
 
 
 def _embeddings(

@@ -59,6 +59,7 @@ class ModelSpec:
         pooling: `mean` or `cls`, as the model's own files say, or what they say beyond those.
         document_prefix: put before every document.
         query_prefix: put before every query.
+        labels: classes that are told beside the embedding; see `lexbeam.models.classifier`.
     """
 
     name: str
@@ -70,6 +71,7 @@ class ModelSpec:
     pooling: str
     document_prefix: str
     query_prefix: str
+    labels: tuple[str, ...] = ()
 
 
 def read_spec(

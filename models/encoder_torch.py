@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from lexbeam.models import encoder_packed
+from lexbeam.models.classifier import MEAN_AND_FIRST, graph_pooling
 from lexbeam.models.encoder_packed import Packing
 from lexbeam.models.encoder_spec import ROBERTA_FAMILIES, ModelError, ModelSpec, damaged
 from lexbeam.models.varlen import has_varlen_kernel
@@ -96,7 +97,10 @@ class PooledEncoder(nn.Module):
         if self.pooling == "cls":
             return hidden[:, 0].to(torch.float32)
         weights = mask / mask.sum(dim=1, keepdim=True)
-        return torch.matmul(weights.unsqueeze(1), hidden.to(torch.float32)).squeeze(1)
+        mean = torch.matmul(weights.unsqueeze(1), hidden.to(torch.float32)).squeeze(1)
+        if self.pooling == MEAN_AND_FIRST:
+            return torch.cat([mean, hidden[:, 0].to(torch.float32)], dim=1)
+        return mean
 
     def _received(
         self, query: torch.Tensor, key: torch.Tensor, hidden: torch.Tensor, mask: torch.Tensor
@@ -216,7 +220,8 @@ class TorchForward:
         # Without the kernel, one call for each text would keep a GPU waiting.
         packs = spec.model_type in encoder_packed.PACKED_FAMILIES
         self.pads = not (packs and (on_cpu or self._has_kernel))
-        module = load_module(spec, config.dtype, config.pooling, packed=not self.pads)
+        pooling = graph_pooling(spec, config.pooling)
+        module = load_module(spec, config.dtype, pooling, packed=not self.pads)
         self.module = module.to(self.device)
 
     def __call__(

@@ -27,6 +27,9 @@ NUMBER = 3  # digits only, apart from inner punctuation
 PUNCTUATION = 4  # any other token: breaks a phrase
 SENTENCE_END = 5  # punctuation or line break that ends a sentence
 
+# Stages whose model may fail at a document.
+ENCODING_STAGES = ("encode", "classify")
+
 READ_FIELDS = [
     pa.field("doc_id", pa.string()),
     pa.field("source", pa.string()),
@@ -61,6 +64,8 @@ MARKS = (
     "died_message",
     "encode_error_type",
     "encode_error_message",
+    "classify_error_type",
+    "classify_error_message",
 )
 """Further columns of zipped blocks, between the inner stages."""
 
@@ -119,10 +124,18 @@ def tokens_schema(keep_columns: tuple[str, ...] = ()) -> pa.Schema:
     return pa.schema(READ_FIELDS + TOKEN_FIELDS + kept_fields(keep_columns))
 
 
-def encoded_schema(dimensions: int) -> pa.Schema:
+LABEL_FIELDS = [
+    pa.field("predicted_label", pa.string()),
+    pa.field("predicted_label_score", pa.float32()),
+]
+"""Of a classifier: the class and its probability."""
+
+
+def encoded_schema(dimensions: int, *, labels: bool = False) -> pa.Schema:
     """Parts of the encode stage, row-aligned with tokens; null for rejected and dropped rows.
 
     attention: received attention of each model token of the last layer, with its offsets.
+    labels: whether classes are told, too.
     """
     return pa.schema(
         [
@@ -133,26 +146,40 @@ def encoded_schema(dimensions: int) -> pa.Schema:
             ("attention_starts", pa.list_(pa.int32())),
             ("attention_ends", pa.list_(pa.int32())),
             ("attention", pa.list_(pa.float32())),
+            *(LABEL_FIELDS if labels else []),
             ("error_type", pa.string()),
             ("error_message", pa.string()),
         ]
     )
 
 
-def encoded_part_schema(dimensions: int) -> pa.Schema:
+CLASSIFIED = pa.schema(
+    [*LABEL_FIELDS, ("num_tokens", pa.int32()), ("error_type", pa.string()),
+     ("error_message", pa.string())]
+)  # fmt: skip
+"""Parts of the classify stage, where the classifier is another model than the encoder."""
+
+
+def encoded_part_schema(dimensions: int, *, labels: bool = False) -> pa.Schema:
     """encoded_schema as it is written: embeddings as plain lists.
 
     Arrow cannot read null rows of a fixed-size list back from Parquet (apache/arrow#35692).
     """
-    schema = encoded_schema(dimensions)
+    schema = encoded_schema(dimensions, labels=labels)
     index = schema.get_field_index("embedding")
     return schema.set(index, pa.field("embedding", pa.list_(pa.float32())))
 
 
 def documents_schema(
-    dimensions: int, *, keep_text: bool = False, keep_columns: tuple[str, ...] = ()
+    dimensions: int,
+    *,
+    keep_text: bool = False,
+    keep_columns: tuple[str, ...] = (),
+    labels: bool = False,
 ) -> pa.Schema:
     """The published documents.
+
+    labels: whether a classifier has told their classes.
 
     dimensions: of the embeddings; 0 where bert is off. The column is null then, and a fixed size
     of 0 is the one whose null rows every version of Arrow can read back from Parquet.
@@ -167,6 +194,8 @@ def documents_schema(
     fields += [pa.field(name, KEYWORDS) for name in KEYWORD_COLUMNS]
     fields.append(pa.field("topics", TOPIC_WEIGHTS))
     fields.append(pa.field("embedding", pa.list_(pa.float32(), dimensions)))
+    if labels:
+        fields += [pa.field("label", pa.string()), pa.field("label_score", pa.float32())]
     if keep_text:
         fields.append(pa.field("text", pa.string()))
     return pa.schema(fields + kept_fields(keep_columns))

@@ -24,6 +24,7 @@ from lexbeam.pipeline.errors import (
     TooManyRejectedError,
     UsageError,
 )
+from lexbeam.pipeline.finetuning.options import DESCRIPTION as FINETUNING
 from lexbeam.pipeline.job_command import JOBS, run_job
 from lexbeam.pipeline.pretraining.options import DESCRIPTION as PRETRAINING
 
@@ -46,6 +47,7 @@ def main_parser() -> argparse.ArgumentParser:
         "plan", help="foretell what a job would take, from a sample", add_help=False
     )
     commands.add_parser("pretrain", help=PRETRAINING, add_help=False)
+    commands.add_parser("finetune", help=FINETUNING, add_help=False)
     verify = commands.add_parser("verify", help="check a run's files against its manifest")
     verify.add_argument("run", metavar="RUN", help="OUT/runs/RUN_ID, or OUT for its latest run")
     inspect = commands.add_parser("inspect", help="show a run, or one of its documents")
@@ -126,6 +128,11 @@ def _dispatch(arguments: list[str], *, supervise: bool) -> int:
         from lexbeam.pipeline.training.command import run_command
 
         return run_command(PRETRAIN, arguments[1:], supervise=supervise)
+    if arguments and arguments[0] == "finetune":
+        from lexbeam.pipeline.finetuning.command import FINETUNE
+        from lexbeam.pipeline.training.command import run_command
+
+        return run_command(FINETUNE, arguments[1:], supervise=supervise)
     if arguments and arguments[0] == "worker-pool":
         from lexbeam.pipeline.workers.command import run_worker_pool
 

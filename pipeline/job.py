@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pyarrow.compute as pc
 
+from lexbeam.models import schemas
 from lexbeam.pipeline import (
     corpus_model,
     isolation,
@@ -107,6 +108,8 @@ def _carry_out(
     if command != "fit" and work.plan.encoder and not work.encoded.is_complete():
         # Before any worker needs it.
         prepare.convert_model(work.plan.encoder, work.plan.config.encoder, view.say)
+    if work.plan.classifier and work.plan.config.classifier and not work.classified.is_complete():
+        prepare.convert_model(work.plan.classifier, work.plan.config.classifier, view.say)
     run_stages(_later_stages(work), num_documents)
     run_stages(_stages_for_reuse(work), num_documents)
     has_topics = corpus_model.topic_metrics(work)["num_topics"] > 0
@@ -124,6 +127,8 @@ def _later_stages(work: Workspace) -> list[Stage]:
         todo.append(stages.fit_topics(work))
     if command != "fit" and "bert" in features:
         todo.append(stages.encode(work))
+    if work.plan.classifier is not None:
+        todo.append(stages.classify(work))
     return todo
 
 
@@ -156,7 +161,7 @@ def run_stage(
 
     with view.stage(stage.name, stage.passes or total, session.note):
         isolate_suspects()
-        hints = settings.encoder_hints() if stage.name == "encode" else ()
+        hints = settings.encoder_hints() if stage.name in schemas.ENCODING_STAGES else ()
         for build in stage.pipelines():
             session.run(build, stage.name, hints)
         # Where a cluster starts dead workers again, they become suspects while the pipeline runs.

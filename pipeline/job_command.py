@@ -57,6 +57,8 @@ def job_parser(command: str) -> argparse.ArgumentParser:
     options.add_input_options(parser)
     options.add_corpus_options(parser)
     options.add_feature_options(parser)
+    if command != "fit":
+        options.add_classifier_option(parser)
     options.add_device_options(parser)
     options.add_run_options(parser)
     return parser

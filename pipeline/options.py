@@ -55,6 +55,7 @@ class JobConfig:
     counts: CountConfig = field(default_factory=CountConfig)
     lda: LdaConfig = field(default_factory=LdaConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    classifier: EncoderConfig | None = None
     features: tuple[str, ...] = FEATURES
     top_k: int = 20
     keep_text: bool = False
@@ -64,6 +65,10 @@ class JobConfig:
         for feature in self.features:
             require(feature in FEATURES, "features", feature, f"choose from {','.join(FEATURES)}")
         require_at_least("top_k", self.top_k, 1)
+        if self.classifier is not None:
+            for name in ("label", "label_score"):
+                reason = "is a column of --classifier; rename the field"
+                require(name not in self.input.keep_columns, "keep_columns", name, reason)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON-able values."""
@@ -321,6 +326,15 @@ def add_feature_options(parser: argparse.ArgumentParser) -> None:
         "--long_documents",
         choices=("chunk", "truncate"),
         help="encode every window, or the first one only (default: chunk)",
+    )
+
+
+def add_classifier_option(parser: argparse.ArgumentParser) -> None:
+    """Of jobs that write documents."""
+    parser.add_argument_group("classes").add_argument(
+        "--classifier",
+        metavar="MODEL",
+        help="a model of 'lexbeam finetune --task classify': adds label and label_score",
     )
 
 
@@ -584,10 +598,20 @@ def job_config(options: Mapping[str, Any]) -> JobConfig:
         counts=CountConfig(**pick(options, count_names)),
         lda=LdaConfig(**pick(options, lda_names)),
         encoder=EncoderConfig(**pick(options, encoder_names)),
+        classifier=_classifier(options),
         features=features,
         keyword_weights=_keyword_weights(options.get("keyword_weights")),
         **pick(options, same("top_k", "keep_text")),
     )
+
+
+def _classifier(options: Mapping[str, Any]) -> EncoderConfig | None:
+    """How the classifier runs: as the encoder does, apart from what its own files say."""
+    if "classifier" not in options:
+        return None
+    require(bool(options["classifier"]), "classifier", "", "must not be empty")
+    names = same("max_batch_tokens", "backend", "dtype", "device", "long_documents")
+    return EncoderConfig(model_id=options["classifier"], **pick(options, names))
 
 
 def run_settings(options: Mapping[str, Any], beam_args: tuple[str, ...]) -> RunSettings:

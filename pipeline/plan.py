@@ -17,7 +17,8 @@ from lexbeam.models import catalogue
 from lexbeam.models.config import ConfigError, CountConfig, EncoderConfig, LdaConfig, TextConfig
 from lexbeam.models.encoder_backend import resolve_backend
 from lexbeam.models.encoder_check import check_model_files
-from lexbeam.models.encoder_spec import ModelSpec
+from lexbeam.models.encoder_spec import ModelError, ModelSpec
+from lexbeam.models.finetuning.config import FinetuningConfig
 from lexbeam.models.keyphrase_weights import KeyphraseWeights
 from lexbeam.models.pretraining.config import PretrainingConfig
 from lexbeam.models.training.config import TrainingConfig
@@ -27,9 +28,11 @@ from lexbeam.pipeline.runs import RunDir, json_bytes, read_json
 from lexbeam.transforms import host_cache, splits, storage
 from lexbeam.transforms.host_models import resolve_model
 
-PLAN_VERSION = 4
+PLAN_VERSION = 5
 # Options of the encoder that change speed, but not what comes out.
 _SPEED_ONLY = ("device", "max_batch_tokens")
+# Those that change what a model's states are.
+_OF_VECTORS = ("max_seq_length", "long_documents", "dtype", "backend", "pooling")
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,11 @@ class Plan:
     """What a run does.
 
     Attributes:
-        command: `run`, `fit`, `transform` or `pretrain`.
+        command: `run`, `fit`, `transform`, `pretrain` or `finetune`.
         created: UTC time in ISO 8601.
         config: the job, `auto` resolved.
         layout: sources and splits.
-        encoder: the model that embeds, or None where bert is off; of a `pretrain` the checkpoint
+        encoder: the model that embeds, or None where bert is off; of a training the checkpoint
             that it goes on from.
         model_source: of a `transform`, the folder of the corpus models; else None.
         lda_execution: `local` or `distributed`; changes no bit of the content.
@@ -51,7 +54,9 @@ class Plan:
         reuse: id of the run to take over from, or None.
         keep_state: whether merged counts stay with the model.
         warm_start: folder of the corpus model whose topics the LDA starts from, or None.
-        pretraining, training: of a `pretrain`; else None.
+        classifier: the model that tells classes, where it is another one than the encoder.
+        pretraining, finetuning: of the command of that name; else None.
+        training: of both; else None.
     """
 
     command: str
@@ -67,12 +72,20 @@ class Plan:
     reuse: str | None = None
     keep_state: bool = False
     warm_start: str | None = None
+    classifier: ModelSpec | None = None
     pretraining: PretrainingConfig | None = None
+    finetuning: FinetuningConfig | None = None
     training: TrainingConfig | None = None
 
     def model_dir(self, run: RunDir) -> str:
         """Folder of the corpus models that the run's documents are extracted with."""
         return self.model_source or run.model
+
+    @property
+    def tells_labels(self) -> bool:
+        """Whether documents get classes, by the encoder or by another model."""
+        is_encoder = self.encoder is not None and bool(self.encoder.labels)
+        return is_encoder or self.classifier is not None
 
     @property
     def num_splits(self) -> int:
@@ -104,7 +117,9 @@ class Plan:
             "reuse": self.reuse,
             "keep_state": self.keep_state,
             "warm_start": self.warm_start,
+            "classifier": self.classifier and spec_to_json(self.classifier),
             "pretraining": self.pretraining and asdict(self.pretraining),
+            "finetuning": self.finetuning and asdict(self.finetuning),
             "training": self.training and asdict(self.training),
             **self.layout.to_json(),
         }
@@ -117,7 +132,12 @@ def spec_to_json(spec: ModelSpec) -> dict[str, Any]:
 
 def spec_from_json(values: Mapping[str, Any]) -> ModelSpec:
     """The inverse of spec_to_json."""
-    return ModelSpec(**{**values, "directory": Path(values["directory"])})
+    return _spec_of(**values)
+
+
+def _spec_of(**values: Any) -> ModelSpec:
+    labels = tuple(values.get("labels", ()))
+    return ModelSpec(**values | {"directory": Path(values["directory"]), "labels": labels})
 
 
 def file_sha256(option: str, path: str | None) -> str | None:
@@ -138,7 +158,11 @@ def tokenizer_fingerprint(text: TextConfig) -> str:
 
 
 def identity_of(
-    command: str, config: JobConfig, encoder: ModelSpec | None, model: str | None
+    command: str,
+    config: JobConfig,
+    encoder: ModelSpec | None,
+    model: str | None,
+    classifier: ModelSpec | None = None,
 ) -> dict[str, Any]:
     """The options that change what a run contains, by name; dictionaries and models by hash."""
     values = config.to_json()
@@ -156,10 +180,18 @@ def identity_of(
         identity |= encoder_values | {
             "model_fingerprint": encoder.fingerprint,
             "document_prefix": encoder.document_prefix,
+            "labels": bool(encoder.labels),
         }
+    if classifier is not None:
+        identity |= _classifier_identity(values["classifier"], classifier)
     names = ("features", "top_k", "keep_text", "keyword_weights")
     identity |= {name: values[name] for name in names}
     return dict(json.loads(json.dumps(identity)))
+
+
+def _classifier_identity(values: Mapping[str, Any], spec: ModelSpec) -> dict[str, Any]:
+    found = {f"classifier_{name}": values[name] for name in _OF_VECTORS}
+    return found | {"classifier": spec.fingerprint}
 
 
 def identity_of_text(config: JobConfig) -> dict[str, Any]:
@@ -206,7 +238,9 @@ def plan_from_json(values: Mapping[str, Any]) -> Plan:
         reuse=values["reuse"],
         keep_state=values["keep_state"],
         warm_start=values["warm_start"],
+        classifier=_optional(_spec_of, values.get("classifier")),
         pretraining=_optional(PretrainingConfig, values.get("pretraining")),
+        finetuning=_optional(FinetuningConfig, values.get("finetuning")),
         training=_optional(TrainingConfig, values.get("training")),
     )
 
@@ -226,6 +260,7 @@ def config_from_json(values: Mapping[str, Any]) -> JobConfig:
         counts=CountConfig(**values["counts"]),
         lda=LdaConfig(**values["lda"]),
         encoder=EncoderConfig(**values["encoder"]),
+        classifier=_optional(EncoderConfig, values.get("classifier")),
         features=tuple(values["features"]),
         top_k=values["top_k"],
         keep_text=values["keep_text"],
@@ -285,3 +320,41 @@ def resolved_config(
     check_model_files(spec)
     encoder = resolve_backend(spec, config.encoder, say, gpu_elsewhere=gpu_elsewhere)
     return replace(config, encoder=encoder), spec
+
+
+def with_classifier(
+    config: JobConfig,
+    encoder: ModelSpec | None,
+    say: Callable[[str], None],
+    *,
+    gpu_elsewhere: bool = False,
+) -> tuple[JobConfig, ModelSpec | None, ModelSpec | None]:
+    """The job with its classifier resolved, the encoder and the classifier.
+
+    Where both are the same model with the same windows, the encoder tells the classes in its own
+    pass, and there is no other. Raises ConfigError where the classifier cannot be had.
+    """
+    if config.classifier is None:
+        return config, encoder, None
+    from lexbeam.models.classifier import max_seq_length_of, with_labels
+
+    try:
+        spec = with_labels(resolve_model(config.classifier.model_id, fetch=True))
+        check_model_files(spec)
+    except ModelError as error:
+        raise ConfigError("classifier", config.classifier.model_id, str(error)) from error
+    wanted = replace(config.classifier, max_seq_length=max_seq_length_of(spec))
+    resolved = resolve_backend(spec, wanted, say, gpu_elsewhere=gpu_elsewhere)
+    if encoder is not None and encoder.fingerprint == spec.fingerprint:
+        if _reads_alike(config.encoder, resolved):
+            return replace(config, classifier=resolved), replace(encoder, labels=spec.labels), None
+        say(
+            f"note: {spec.name} tells classes from windows of {resolved.max_seq_length} tokens and "
+            f"embeds windows of {config.encoder.max_seq_length}: each document is encoded twice. "
+            f"With --max_seq_length {resolved.max_seq_length} once is enough"
+        )
+    return replace(config, classifier=resolved), encoder, spec
+
+
+def _reads_alike(encoder: EncoderConfig, classifier: EncoderConfig) -> bool:
+    return all(getattr(encoder, name) == getattr(classifier, name) for name in _OF_VECTORS)

@@ -25,6 +25,7 @@ from lexbeam.pipeline.plan import (
     identity_of,
     read_plan,
     resolved_config,
+    with_classifier,
     write_plan,
 )
 from lexbeam.pipeline.progress_view import ProgressView
@@ -68,6 +69,8 @@ def make_plan(
     resolve = resolved_config if model is None else model.resolved
     on_gpus = settings.gpu_type is not None
     config, encoder = resolve(config, view.say, gpu_elsewhere=on_gpus)
+    config, encoder, classifier = with_classifier(config, encoder, view.say, gpu_elsewhere=on_gpus)
+    fingerprint = model.fingerprint if model else None
     return Plan(
         command=command,
         created=now(),
@@ -76,9 +79,10 @@ def make_plan(
         encoder=encoder,
         model_source=model.directory if model else None,
         lda_execution=lda_execution(config, layout, settings),
-        identity=identity_of(command, config, encoder, model.fingerprint if model else None)
+        identity=identity_of(command, config, encoder, fingerprint, classifier)
         | {"warm_start": settings.warm_start != "none"},
         versions=installed_versions(),
+        classifier=classifier,
     )
 
 
@@ -107,7 +111,10 @@ def make_retry_plan(
         view.say,
         gpu_elsewhere=settings.gpu_type is not None,
     )
-    identity = identity_of("transform", config, encoder, model.fingerprint)
+    config, encoder, classifier = with_classifier(
+        config, encoder, view.say, gpu_elsewhere=settings.gpu_type is not None
+    )
+    identity = identity_of("transform", config, encoder, model.fingerprint, classifier)
     return Plan(
         command="transform",
         created=now(),
@@ -118,6 +125,7 @@ def make_retry_plan(
         lda_execution="local",
         identity=identity | {"warm_start": False, "retry_of": run.run_id},
         versions=installed_versions(),
+        classifier=classifier,
     )
 
 
@@ -219,11 +227,13 @@ def _with_local_settings(found: Plan, wanted: Plan, settings: RunSettings) -> Pl
         max_batch_tokens=wanted.config.encoder.max_batch_tokens,
     )
     text = wanted.config.text
-    config = replace(found.config, encoder=device, text=text)
+    classifier = wanted.config.classifier
+    config = replace(found.config, encoder=device, text=text, classifier=classifier)
     return replace(
         found,
         config=config,
         encoder=wanted.encoder,
+        classifier=wanted.classifier,
         model_source=wanted.model_source,
         lda_execution=execution,
     )

@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lexbeam.models import schemas
+from lexbeam.models.encoder_spec import ModelSpec
 from lexbeam.pipeline import corpus_model
 from lexbeam.pipeline.errors import JobError
-from lexbeam.pipeline.plan import Plan, spec_to_json
+from lexbeam.pipeline.plan import spec_to_json
 from lexbeam.pipeline.runs import DATASETS, RunDir, created_of_latest, json_bytes, read_json
 from lexbeam.pipeline.summary import summary_of
 from lexbeam.pipeline.versions import installed_versions
@@ -132,7 +133,10 @@ def _document_totals(work: Workspace) -> dict[str, Any]:
         totals["model_tokens"] = sum(of_each(_model_tokens, work.documents.parts()))
         totals["padding_ratio"] = padding_ratio(work)
     stages = count_values(work.errors.parts(), "stage")
-    counted = sum(stages[stage] for stage in ("bow", "encode", "extract"))
+    counted = sum(stages[stage] for stage in ("bow", *schemas.ENCODING_STAGES, "extract"))
+    if work.plan.tells_labels:
+        labels = count_values(work.documents.parts(), "label")
+        totals["documents_by_label"] = dict(sorted(labels.items()))
     return totals | {"documents_counted_but_rejected": counted}
 
 
@@ -208,7 +212,8 @@ def manifest_of(
         "identity": plan.identity,
         "fingerprint": plan.fingerprint(),
         "input_fingerprint": plan.input_fingerprint(),
-        "model": plan.encoder and _model_entry(plan),
+        "model": plan.encoder and _model_entry(plan.encoder),
+        "classifier": plan.classifier and _model_entry(plan.classifier),
         "model_source": plan.model_source,
         "runner": runner,
         "versions": installed_versions(),
@@ -220,9 +225,8 @@ def manifest_of(
     }
 
 
-def _model_entry(plan: Plan) -> dict[str, Any]:
-    assert plan.encoder is not None
-    entry = spec_to_json(plan.encoder)
+def _model_entry(spec: ModelSpec) -> dict[str, Any]:
+    entry = spec_to_json(spec)
     # Where a model lies on this machine says nothing about the run.
     del entry["directory"]
     return entry

@@ -28,7 +28,7 @@ _TEXT_PACKAGES = ("lexbeam", "python", "jieba", "stopwordsiso", "textblob", "PyS
 _ENCODER_PACKAGES = ("lexbeam", "tokenizers", "transformers", "torch", "openvino", "nncf")
 _ENCODER_IDENTITY = (
     "pooling", "max_seq_length", "backend", "dtype", "long_documents",
-    "model_fingerprint", "document_prefix",
+    "model_fingerprint", "document_prefix", "labels",
 )  # fmt: skip
 _TEXT_IDENTITY = ("tokenizer", "language")
 _READ_IDENTITY = ("id_key", "text_key", "title_key", "text_lines", "id_scope", "keep_columns")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import apache_beam as beam
 
 from lexbeam.models import schemas
+from lexbeam.models.finetuning.examples import SCHEMA as EXAMPLES
 from lexbeam.models.pretraining.sequences import SCHEMA as SEQUENCES
 from lexbeam.pipeline import corpus_model
 from lexbeam.pipeline.workspace import Workspace
@@ -19,7 +20,8 @@ from lexbeam.transforms.count import (
     MergeCounts,
 )
 from lexbeam.transforms.duplicates import DropDuplicateIds
-from lexbeam.transforms.encode import ROWS_PER_ROW_GROUP, EncodeDocuments
+from lexbeam.transforms.encode import ROWS_PER_ROW_GROUP, EncodeDocuments, part_schema
+from lexbeam.transforms.examples import MakeExamples
 from lexbeam.transforms.extract import (
     ERRORS,
     CollectErrors,
@@ -191,7 +193,7 @@ def encode(work: Workspace) -> Stage:
     """BERT."""
     spec = work.plan.encoder
     assert spec is not None
-    schema = schemas.encoded_part_schema(spec.dimensions)
+    schema = part_schema(spec)
     rows = work.encoded_rows(schema)
     source = work.token_columns(*(["content", "text_sha256"] if rows else ["content"]))
 
@@ -206,6 +208,25 @@ def encode(work: Workspace) -> Stage:
 
     splits = work.splits("encode", source, work.encoded, earlier=work.earlier_encoded)
     return _map("encode", MapOfSplits(splits, build))
+
+
+def classify(work: Workspace) -> Stage:
+    """Classes, by another model than the one that embeds."""
+    spec, config = work.plan.classifier, work.plan.config.classifier
+    assert spec is not None
+    assert config is not None
+    source = work.token_columns("content")
+
+    def build(pipeline: beam.Pipeline, splits: SplitWork) -> object:
+        (classified,) = splits.folders
+        return (
+            pipeline
+            | "ReadSplits" >> ReadSplits(splits)
+            | "ClassifyDocuments" >> EncodeDocuments(spec, config, schema=schemas.CLASSIFIED)
+            | "WriteClassified" >> WriteParts(classified, schemas.CLASSIFIED, "classify")
+        )
+
+    return _map("classify", MapOfSplits(work.splits("classify", source, work.classified), build))
 
 
 def index_texts(work: Workspace) -> Stage:
@@ -273,8 +294,10 @@ def map_stage(work: Workspace, name: str) -> Stage:
         "count": count,
         "bow": bag_of_words,
         "encode": encode,
+        "classify": classify,
         "errors": collect_errors,
         "sequences": make_sequences,
+        "examples": make_examples,
     }
     return by_name[name](work)
 
@@ -294,6 +317,26 @@ def collect_errors(work: Workspace) -> Stage:
         )
 
     return _map("errors", MapOfSplits(work.splits("errors", source, work.errors), build))
+
+
+def make_examples(work: Workspace) -> Stage:
+    """Of a `finetune`: windows of model tokens, with labels or second texts."""
+    config, spec = work.plan.finetuning, work.plan.encoder
+    assert config is not None
+    assert spec is not None
+    texts = work.example_texts
+    source = work.token_columns("doc_id", "text_sha256", *texts.columns)
+
+    def build(pipeline: beam.Pipeline, splits: SplitWork) -> object:
+        (examples,) = splits.folders
+        return (
+            pipeline
+            | "ReadSplits" >> ReadSplits(splits)
+            | "MakeExamples" >> MakeExamples(spec, config, texts)
+            | "WriteExamples" >> WriteParts(examples, EXAMPLES, "examples")
+        )
+
+    return _map("examples", MapOfSplits(work.splits("examples", source, work.examples), build))
 
 
 def train_tokenizer(work: Workspace) -> Stage:

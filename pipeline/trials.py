@@ -55,9 +55,11 @@ def main() -> int:
 
     stage = stages.map_stage(request.work, request.stage)
     plan = request.work.plan
+    # Once, and not in every trial.
     if request.stage == "encode" and plan.encoder is not None:
-        # Once, and not in every trial.
         import_backend(plan.encoder, plan.config.encoder)
+    if request.stage == "classify" and plan.classifier and plan.config.classifier:
+        import_backend(plan.classifier, plan.config.classifier)
     assert stage.splits is not None
     try:
         for split in request.splits:

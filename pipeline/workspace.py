@@ -20,6 +20,8 @@ from lexbeam.transforms.count import CountChange, CountFolders
 from lexbeam.transforms.died import DiedRows
 from lexbeam.transforms.earlier_parts import EarlierParts
 from lexbeam.transforms.earlier_rows import EarlierRows
+from lexbeam.transforms.encode import part_schema
+from lexbeam.transforms.examples import ExampleTexts
 from lexbeam.transforms.extract import ExtractConfig
 from lexbeam.transforms.part_files import BlockSource, Columns, PartFolder, ZippedParts
 from lexbeam.transforms.parts import SplitWork
@@ -62,6 +64,11 @@ class Workspace:
     def encoded(self) -> PartFolder:
         """Embeddings and received attention."""
         return self._reusable("encoded")
+
+    @cached_property
+    def classified(self) -> PartFolder:
+        """Classes, where the classifier is another model than the encoder."""
+        return PartFolder(storage.join(self.run.intermediate, "classified"), self.plan.num_splits)
 
     @cached_property
     def counts(self) -> CountFolders:
@@ -202,6 +209,26 @@ class Workspace:
         """Of a `pretrain`: the sequences that are evaluated on."""
         return PartFolder(storage.join(self.run.intermediate, "held_out"), 1, "arrow")
 
+    @cached_property
+    def examples(self) -> PartFolder:
+        """Of a `finetune`: each split's examples."""
+        return PartFolder(storage.join(self.run.intermediate, "examples"), self.plan.num_splits)
+
+    @property
+    def gathered(self) -> str:
+        """Of a `finetune`: all examples in one file."""
+        return storage.join(self.run.intermediate, "examples.arrow")
+
+    @property
+    def example_texts(self) -> ExampleTexts:
+        """Of a `finetune`: which columns of the tokens make an example."""
+        config = self.plan.config.input
+        if config.pair_key is not None:
+            return ExampleTexts(second=config.pair_key)
+        if config.title_apart:
+            return ExampleTexts(first="title", second="content")
+        return ExampleTexts(label=config.label_key)
+
     @property
     def tokenizer(self) -> str:
         """Of a `pretrain`: folder of the model's tokenizer."""
@@ -255,9 +282,13 @@ class Workspace:
             Columns(self.bow, schemas.BOW, tuple(schemas.BOW.names)),
         ]
         if self.plan.encoder is not None:
-            schema = schemas.encoded_part_schema(self.plan.encoder.dimensions)
-            renamed = tuple((name, f"encode_{name}") for name in ("error_type", "error_message"))
+            schema = part_schema(self.plan.encoder)
+            renamed = _error_names("encode")
             columns.append(Columns(self.encoded, schema, tuple(schema.names), renamed))
+        if self.plan.classifier is not None:
+            schema, renamed = schemas.CLASSIFIED, _error_names("classify")
+            names = tuple(name for name in schema.names if name != "num_tokens")
+            columns.append(Columns(self.classified, schema, names, renamed))
         return ZippedParts(tuple(columns), self.dropped, died=self.died)
 
     def extract_config(self, *, has_topics: bool) -> ExtractConfig:
@@ -272,4 +303,10 @@ class Workspace:
             has_topics=has_topics,
             keyword_weights=config.keyword_weights,
         )
-        return ExtractConfig(features, config.keep_text, self.keep_columns)
+        has_labels = self.plan.tells_labels
+        return ExtractConfig(features, config.keep_text, self.keep_columns, has_labels)
+
+
+def _error_names(stage: str) -> tuple[tuple[str, str], ...]:
+    """Columns of a model's errors, and what they are called beside those of others."""
+    return tuple((name, f"{stage}_{name}") for name in ("error_type", "error_message"))

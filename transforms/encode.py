@@ -104,7 +104,11 @@ class EncodeDoFn(beam.DoFn):  # type: ignore[misc]
     """
 
     def __init__(
-        self, spec: ModelSpec, config: EncoderConfig, earlier: EarlierRows | None = None
+        self,
+        spec: ModelSpec,
+        config: EncoderConfig,
+        earlier: EarlierRows | None = None,
+        schema: pa.Schema | None = None,
     ) -> None:
         self._spec = spec
         self._config = config
@@ -113,7 +117,7 @@ class EncodeDoFn(beam.DoFn):  # type: ignore[misc]
         self._buffer = _Buffer()
         self._statistics: Counter[str] = Counter()
         self._threads: OrderedThreads[_Buffer, Encoded] | None = None
-        self._schema = schemas.encoded_part_schema(spec.dimensions)
+        self._schema = schema or part_schema(spec)
         self._loads = Metrics.counter("EncodeDocuments", "models-loaded")
         self._documents = Metrics.counter("EncodeDocuments", "documents-in")
         self._failed = Metrics.counter("EncodeDocuments", "documents-failed")
@@ -178,9 +182,10 @@ class EncodeDoFn(beam.DoFn):  # type: ignore[misc]
             self._encoder = cached_encoder(spec, self._config, kernel_threads())
             batch, stats = self._encoder.encode_counted(buffer.contents)
         else:
-            batch = encoded_batch([None] * len(buffer.contents), self._spec.dimensions)
+            nothing = [None] * len(buffer.contents)
+            batch = encoded_batch(nothing, self._spec.dimensions, labels=bool(self._spec.labels))
             stats = EncoderStats()
-        batch = batch.cast(self._schema)
+        batch = batch.select(self._schema.names).cast(self._schema)
         if not buffer.num_found:
             return batch, stats, 0
         found, earlier = np.array(buffer.found), pa.concat_tables(buffer.earlier)
@@ -212,23 +217,31 @@ class EncodeDoFn(beam.DoFn):  # type: ignore[misc]
         self._buffer, self._statistics = _Buffer(), Counter()
 
 
+def part_schema(spec: ModelSpec) -> pa.Schema:
+    """What is written of a model's documents."""
+    return schemas.encoded_part_schema(spec.dimensions, labels=bool(spec.labels))
+
+
 class EncodeDocuments(beam.PTransform):  # type: ignore[misc]
     """Embeddings, token counts and received attention of every document that is kept.
 
     Args:
-        spec: the model.
+        spec: the model; with labels, classes as well.
         config: resolved.
         earlier: encoded rows of an earlier run with the same model and settings.
+        schema: what is wanted of `part_schema`; None: all of it.
     """
 
     def __init__(
-        self, spec: ModelSpec, config: EncoderConfig, earlier: EarlierRows | None = None
+        self,
+        spec: ModelSpec,
+        config: EncoderConfig,
+        earlier: EarlierRows | None = None,
+        schema: pa.Schema | None = None,
     ) -> None:
         super().__init__()
-        self._spec = spec
-        self._config = config
-        self._earlier = earlier
+        self._encode = EncodeDoFn(spec, config, earlier, schema)
 
     def expand(self, blocks_in: beam.PCollection) -> beam.PCollection:
-        encode = EncodeDoFn(self._spec, self._config, self._earlier)
-        return blocks_in | "Encode" >> beam.ParDo(encode).with_output_types(pa.RecordBatch)
+        encode = beam.ParDo(self._encode)
+        return blocks_in | "Encode" >> encode.with_output_types(pa.RecordBatch)

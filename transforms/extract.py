@@ -38,17 +38,22 @@ class ExtractConfig:
         features: which features, how many keywords and the files of the corpus models.
         keep_text: whether documents get a column `text`.
         keep_columns: extra columns of the input.
+        has_labels: whether a classifier has told the documents' classes.
     """
 
     features: FeatureConfig
     keep_text: bool = False
     keep_columns: tuple[str, ...] = ()
+    has_labels: bool = False
 
     @cached_property
     def schema(self) -> pa.Schema:
         """Schema of the documents."""
         return schemas.documents_schema(
-            self.features.dimensions, keep_text=self.keep_text, keep_columns=self.keep_columns
+            self.features.dimensions,
+            keep_text=self.keep_text,
+            keep_columns=self.keep_columns,
+            labels=self.has_labels,
         )
 
 
@@ -88,6 +93,9 @@ class ExtractDoFn(MapBlocksDoFn[_Extracted]):
         columns = dict(zip(good.schema.names, good.columns, strict=True))
         columns |= document_features(good, self._models, self._config.features)
         columns["text"] = columns["content"]
+        if self._config.has_labels:
+            columns["label"] = columns["predicted_label"]
+            columns["label_score"] = columns["predicted_label_score"]
         arrays = [
             columns[field.name] if field.name in columns else pa.nulls(good.num_rows, field.type)
             for field in self._config.schema
@@ -110,10 +118,11 @@ def _tagged(documents: pa.RecordBatch, errors: pa.RecordBatch) -> list[_Output]:
 
 
 def is_good(block: pa.RecordBatch) -> pa.Array:
-    """Which rows are documents: neither rejected, nor dropped, nor failed in encoding."""
+    """Which rows are documents: neither rejected, nor dropped, nor failed in a model."""
     good = pc.and_(pc.is_null(block["error_type"]), pc.invert(block["dropped"]))
-    if "encode_error_type" in block.schema.names:
-        good = pc.and_(good, pc.is_null(block["encode_error_type"]))
+    for stage in schemas.ENCODING_STAGES:
+        if f"{stage}_error_type" in block.schema.names:
+            good = pc.and_(good, pc.is_null(block[f"{stage}_error_type"]))
     return good
 
 
@@ -131,7 +140,9 @@ def error_rows(block: pa.RecordBatch) -> pa.RecordBatch:
 def _error_columns(block: pa.RecordBatch) -> list[str]:
     names = ["doc_id", "source", "position", "error_type", "error_message", "dropped"]
     names += ["first_source", "first_position", "died_stage", "died_message"]
-    names += ["encode_error_type", "encode_error_message"]
+    names += [
+        f"{stage}_error_{what}" for stage in schemas.ENCODING_STAGES for what in ("type", "message")
+    ]
     return [name for name in names if name in block.schema.names]
 
 
@@ -147,7 +158,10 @@ def _reason(document: dict[str, object]) -> tuple[str, object, object]:
         place = f"{document['first_source']}, position {document['first_position']}"
         message = f"id {document['doc_id']!r} stands first in {place}"
         return "corpus", DUPLICATE_ID, message
-    return "encode", document["encode_error_type"], document["encode_error_message"]
+    stage = next(
+        name for name in schemas.ENCODING_STAGES if document.get(f"{name}_error_type") is not None
+    )
+    return stage, document[f"{stage}_error_type"], document[f"{stage}_error_message"]
 
 
 class ExtractFeatures(beam.PTransform):  # type: ignore[misc]

@@ -149,15 +149,16 @@ def to_row(record: Record, source: str, config: InputConfig) -> Row:
         given = _given_id(record.values, config.id_key)
         text = _text(record.values, config.text_key)
         title = _title(record.values, config.title_key)
+        content = _content(title, text, config)
+        kept = tuple(_kept(record.values, name, config) for name in config.keep_columns)
     except _Rejected as rejected:
         return _rejected(record, source, config, rejected.error_type, rejected.message)
     doc_id = missing_id(source, record.position) if given is None else given
-    kept = tuple(kept_text(record.values.get(name)) for name in config.keep_columns)
     return Row(
         doc_id=_scoped(doc_id, source, config),
         position=record.position,
         title=title,
-        content=make_content(title, text),
+        content=content,
         error_type=None,
         error_message=None,
         kept=kept,
@@ -213,6 +214,46 @@ def _title(values: Mapping[str, Any], key: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise _Rejected("invalid-title", f"'{shorten(key)}' is {describe(value)}")
     return value if value and value.strip() else None
+
+
+def _content(title: str | None, text: str, config: InputConfig) -> str:
+    if not config.title_apart:
+        return make_content(title, text)
+    if title is None:
+        raise _Rejected("missing-title", f"no '{shorten(config.title_key)}' to pair the text with")
+    rest = text.removeprefix(title).lstrip()
+    if not rest:
+        raise _Rejected("empty-text", f"'{shorten(config.text_key)}' is the title: {shorten(text)}")
+    return rest
+
+
+def _kept(values: Mapping[str, Any], name: str, config: InputConfig) -> str | None:
+    value = values.get(name)
+    if name == config.label_key:
+        return _label(value, name)
+    if name == config.pair_key and not (isinstance(value, str) and value.strip()):
+        raise _Rejected("missing-pair", f"'{shorten(name)}' is {_found(values, name)}")
+    return kept_text(value)
+
+
+def _label(value: Any, name: str) -> str:
+    if value is None or (isinstance(value, str) and not value.strip()):
+        found = "null, or not there" if value is None else shorten(_json_text(value))
+        raise _Rejected("missing-label", f"'{shorten(name)}' is {found}")
+    if isinstance(value, (list, tuple, dict)):
+        reason = "a document has one class, as a string, a number or a boolean"
+        raise _Rejected("invalid-label", f"'{shorten(name)}' is {describe(value)}; {reason}")
+    label = kept_text(value)
+    if label is None:
+        raise _Rejected("invalid-label", f"'{shorten(name)}' is {describe(value)}")
+    return label.strip()
+
+
+def _found(values: Mapping[str, Any], name: str) -> str:
+    if name not in values:
+        return "not there"
+    value = values[name]
+    return shorten(_json_text(value)) if isinstance(value, str) else describe(value)
 
 
 class BlockBuilder:

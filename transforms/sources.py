@@ -50,6 +50,9 @@ class InputConfig:
         text_lines: a .txt file holds a document a line, instead of being one.
         id_scope: `corpus`, or `file` to put a file's name before its documents' ids.
         keep_columns: further fields to carry into the output.
+        label_key: of these the one that every document must have a class in, or None.
+        pair_key: of these the one that every document must have a second text in, or None.
+        title_apart: the title is no part of the text, and every document must have one.
         limit: only so many documents, the first ones; None for all.
     """
 
@@ -60,6 +63,9 @@ class InputConfig:
     text_lines: bool = False
     id_scope: str = "corpus"
     keep_columns: tuple[str, ...] = ()
+    label_key: str | None = None
+    pair_key: str | None = None
+    title_apart: bool = False
     limit: int | None = None
 
     def __post_init__(self) -> None:
@@ -73,7 +79,18 @@ class InputConfig:
         require_choice("id_scope", self.id_scope, ("corpus", "file"))
         if self.limit is not None:
             require_at_least("limit", self.limit, 1)
+        for option in ("label_key", "pair_key"):
+            value = getattr(self, option)
+            if value is not None:
+                self._check_kept(option, value)
         self._check_keep_columns()
+
+    def _check_kept(self, option: str, value: str) -> None:
+        require(bool(value), option, value, "must not be empty")
+        for other in ("id_key", "text_key"):
+            require(value != getattr(self, other), option, value, f"is the --{other} as well")
+        if value not in self.keep_columns:
+            raise ValueError(f"{option} {value!r} is not among the kept columns")
 
     def _check_keep_columns(self) -> None:
         if not self.keep_columns:
@@ -82,7 +99,7 @@ class InputConfig:
 
         taken = set(schemas.documents_schema(1, keep_text=True).names)
         taken.update(schemas.tokens_schema().names)
-        taken.update(schemas.encoded_part_schema(1).names)
+        taken.update(schemas.encoded_part_schema(1, labels=True).names)
         taken.update(schemas.BOW.names)
         taken.update(schemas.MARKS)
         seen = set()

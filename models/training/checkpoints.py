@@ -1,4 +1,6 @@
-"""What a training goes on from: weights, the optimizer's state and where it stood.
+"""What a training goes on from: trained weights, the optimizer's state and where it stood.
+
+Weights that are frozen stay as the training began.
 
 A checkpoint is a folder that is written aside and renamed: it is whole, or not there. safetensors
 and JSON only, nothing that is executed when it is read.
@@ -103,7 +105,7 @@ class Checkpoints:
         folder = self._path(step)
         weights = load_file(folder / _MODEL)
         with torch.no_grad():
-            for name, parameter in model.named_parameters():
+            for name, parameter in _trained(model):
                 parameter.copy_(weights[name])
         if optimizer is None:
             return
@@ -129,7 +131,7 @@ class Checkpoints:
 
 
 def _weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: parameter.detach().contiguous() for name, parameter in model.named_parameters()}
+    return {name: parameter.detach().contiguous() for name, parameter in _trained(model)}
 
 
 def _trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:

@@ -7,7 +7,7 @@ The families that lexbeam's encoder takes, RoFormer (rotary positions) and RoBER
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lexbeam.models.encoder_spec import WEIGHTS, damaged, read_json, weight_files
+from lexbeam.models.transformer.classifier import ClassificationHead, TextClassifier
 from lexbeam.models.transformer.config import TransformerConfig
 from lexbeam.models.transformer.model import Encoder, EncoderDecoder, MaskedLanguageModel
 from lexbeam.models.transformer.positions import sinusoidal_table
@@ -81,6 +82,13 @@ _DISTILBERT_HEAD = {
     "head.norm": "vocab_layer_norm",
     "head": "vocab_projector",
 }
+_ROBERTA_CLASSIFIER = {"dense": "classifier.dense", "output": "classifier.out_proj"}
+# Of a classifier's head: ours to theirs, with the base where BERT has the pooler of its encoder.
+_CLASSIFIERS: dict[str, dict[str, str]] = {
+    "bert": {"dense": "bert.pooler.dense", "output": "classifier"},
+    "distilbert": {"dense": "pre_classifier", "output": "classifier"},
+}
+_CLASSIFIER_ACTIVATIONS = {"distilbert": "relu"}
 
 
 @dataclass(frozen=True)
@@ -112,6 +120,22 @@ class Family:
         if module == "head" or module.startswith("head."):
             return f"{self.head[module]}.{tensor}"
         return f"{_BERT_TOP[module]}.{tensor}"
+
+    def architecture_for(self, purpose: str) -> str:
+        """Class of transformers with another head: `SequenceClassification`, or `Model` without."""
+        stem = self.architecture.removesuffix("ForMaskedLM")
+        return f"{stem}Model" if purpose == "Model" else f"{stem}For{purpose}"
+
+    @property
+    def classifier(self) -> Mapping[str, str]:
+        """Names of a classifier's head."""
+        return _CLASSIFIERS.get(self.model_type, _ROBERTA_CLASSIFIER)
+
+    def classifier_activation(self, config: TransformerConfig) -> str:
+        """What transformers applies in a classifier's head."""
+        if self.model_type == "roformer":
+            return config.activation
+        return _CLASSIFIER_ACTIVATIONS.get(self.model_type, "tanh")
 
 
 FAMILIES = {
@@ -301,15 +325,107 @@ def write_masked_language_model(
         like: config.json of the checkpoint that the model began as; its other entries stay.
     """
     config = dict(like) | config_json(model.encoder.config, family)
-    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    _write(directory, config, model, _names(model, family), family)
+
+
+def write_encoder(
+    encoder: Encoder, directory: Path, family: Family, like: Mapping[str, Any] = {}
+) -> None:
+    """Write an encoder as transformers would; see `write_masked_language_model`."""
+    config = dict(like) | config_json(encoder.config, family)
+    config["architectures"] = [family.architecture_for("Model")]
+    names = {ours: family.theirs(ours) for ours in _parameters(encoder)}
+    _write(directory, config, encoder, names, family, base="")
+
+
+def write_classifier(
+    model: TextClassifier,
+    labels: Sequence[str],
+    directory: Path,
+    family: Family,
+    like: Mapping[str, Any] = {},
+) -> None:
+    """Write a classifier as transformers would; see `write_masked_language_model`.
+
+    labels: names of the classes, in the order of their scores.
+    """
+    config = dict(like) | config_json(model.encoder.config, family)
+    config |= {
+        "architectures": [family.architecture_for("SequenceClassification")],
+        "problem_type": "single_label_classification",
+        "id2label": {str(number): label for number, label in enumerate(labels)},
+        "label2id": {label: number for number, label in enumerate(labels)},
+    }
+    _write(directory, config, model, _classifier_names(model, family), family)
+
+
+def read_labels(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the classes that a config.json's object speaks of, if it is of a classifier."""
+    architectures = config.get("architectures")
+    names = config.get("id2label")
+    is_classifier = isinstance(architectures, list) and any(
+        str(name).endswith("ForSequenceClassification") for name in architectures
+    )
+    if not is_classifier or not isinstance(names, dict):
+        return ()
+    return tuple(str(names[key]) for key in sorted(names, key=int))
+
+
+def read_classification_head(directory: Path) -> ClassificationHead:
+    """The head of a classifier's checkpoint, in evaluation mode.
+
+    Raises ModelError as `read_encoder` does.
+    """
+    family, config = read_config(directory)
+    labels = read_labels(read_json(directory, "config.json"))
+    head = new_head(family, config, len(labels))
+    names = {
+        ours: f"{family.classifier[module]}.{tensor}"
+        for ours in _parameters(head)
+        for module, tensor in [ours.split(".")]
+    }
+    _fill(head, names, read_tensors(directory), directory)
+    return head.eval()
+
+
+def new_head(family: Family, config: TransformerConfig, num_labels: int) -> ClassificationHead:
+    """A head of classes with random weights, as the family has it."""
+    activation = family.classifier_activation(config)
+    return ClassificationHead(config.hidden_size, num_labels, activation)
+
+
+def _classifier_names(model: TextClassifier, family: Family) -> dict[str, str]:
+    names = {}
+    for ours in _parameters(model):
+        side, _, name = ours.partition(".")
+        if side == "encoder":
+            names[ours] = f"{family.base}.{family.theirs(name)}"
+        else:
+            module, _, tensor = name.rpartition(".")
+            names[ours] = f"{family.classifier[module]}.{tensor}"
+    return names
+
+
+def _write(
+    directory: Path,
+    config: Mapping[str, Any],
+    model: nn.Module,
+    names: Mapping[str, str],
+    family: Family,
+    base: str | None = None,
+) -> None:
+    """Write config.json and the parameters by their names; base: None is the family's."""
+    text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     (directory / "config.json").write_text(text, encoding="utf-8")
     tensors = {
-        theirs: tensor.detach().to("cpu", torch.float32).contiguous()
-        for ours, theirs in _names(model, family).items()
-        for tensor in [model.get_parameter(ours)]
+        theirs: model.get_parameter(ours).detach().to("cpu", torch.float32).contiguous()
+        for ours, theirs in names.items()
     }
-    for name, table in _fixed_tables(model.encoder.config, family).items():
-        tensors[f"{family.base}.{name}"] = table.contiguous()
+    encoder = model if isinstance(model, Encoder) else model.get_submodule("encoder")
+    assert isinstance(encoder, Encoder)
+    prefix = f"{family.base}." if base is None else base
+    for name, fixed in _fixed_tables(encoder.config, family).items():
+        tensors[f"{prefix}{name}"] = fixed.contiguous()
     save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
 
 

@@ -19,12 +19,13 @@ from lexbeam.models.pretraining.start import (
 )
 from lexbeam.models.pretraining.store import SequenceStore
 from lexbeam.models.training.dropout import set_dropout
+from lexbeam.models.training.hardware import Hardware
 from lexbeam.models.transformer.layers import MultiHeadAttention
 from tests.models.pretraining.helpers import SPECIAL, VOCAB_SIZE, counting, table, weights
 from tests.models.tiny_models import write_tiny_model
 
 TINY = PretrainingConfig(preset="tiny", max_seq_length=16)
-CPU = torch.device("cpu")
+CPU = Hardware(torch.device("cpu"), torch.float32, 10_000)
 
 
 def test_a_new_model_has_the_preset_s_sizes_and_follows_from_the_seed():

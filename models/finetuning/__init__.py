@@ -1,0 +1,1 @@
+"""Fine-tuning: classifiers, and vectors that bring together what belongs together."""

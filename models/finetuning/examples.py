@@ -1,0 +1,188 @@
+"""Examples of a fine-tuning: which windows of model tokens a document has, and its label."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+Int64Array = npt.NDArray[np.int64]
+Int32Array = npt.NDArray[np.int32]
+BoolArray = npt.NDArray[np.bool_]
+
+SCHEMA = pa.schema(
+    [
+        ("key", pa.uint64()),
+        ("doc_id", pa.string()),
+        ("text_sha256", pa.string()),
+        ("label", pa.string()),
+        ("window_lengths", pa.list_(pa.int32())),
+        ("input_ids", pa.list_(pa.int32())),
+        ("second_ids", pa.list_(pa.int32())),
+    ]
+)
+"""A document: its place by a random key, the tokens of its windows end to end, special tokens
+included; of a pair `second_ids` are the second text's, and the windows the first one's."""
+
+# Two texts of each class: one to learn from, one to be asked for.
+_LEAST_OF_A_CLASS = 2
+_SHOWN = 5
+
+
+class ExamplesError(ValueError):
+    """The examples are no task; the message says what is wrong with which of them."""
+
+
+class TokenLists:
+    """Lists of tokens by their numbers; nothing is copied before it is asked for.
+
+    Args:
+        column: of lists of int32.
+
+    Attributes:
+        lengths: (n,) int64.
+    """
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        lists = column.combine_chunks()
+        self._ids: Int32Array = lists.values.to_numpy()
+        self._offsets: Int32Array = lists.offsets.to_numpy()
+        self.lengths: Int64Array = np.diff(self._offsets).astype(np.int64)
+
+    def span(self, number: int) -> Int32Array:
+        """One list."""
+        return self._ids[self._offsets[number] : self._offsets[number + 1]]
+
+    def read(self, numbers: Int64Array) -> list[Int32Array]:
+        """Some lists."""
+        return [self.span(number) for number in numbers.tolist()]
+
+
+class Windows:
+    """The windows of documents.
+
+    Args:
+        table: as SCHEMA says.
+
+    Attributes:
+        counts: (n,) int64 windows of each document.
+        longest: (n,) int64 tokens of its longest one.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        self._tokens = TokenLists(table["input_ids"])
+        self._windows = TokenLists(table["window_lengths"])
+        self.counts = self._windows.lengths
+        every = range(table.num_rows)
+        self.longest = np.array([self._windows.span(row).max() for row in every], np.int64)
+
+    def window(self, document: int, number: int) -> Int32Array:
+        """Tokens of one window."""
+        lengths = self._windows.span(document)
+        first = int(lengths[:number].sum())
+        return self._tokens.span(document)[first : first + int(lengths[number])]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows end to end, as they go through the model.
+
+    Attributes:
+        ids: (t,) int64.
+        lengths: of the windows.
+        owners: (w,) which of the examples each belongs to.
+    """
+
+    ids: Int64Array
+    lengths: tuple[int, ...]
+    owners: Int64Array
+
+
+def batch_of(windows: Sequence[Int32Array], owners: Int64Array) -> Batch:
+    """Windows as a batch."""
+    ids = np.concatenate(windows).astype(np.int64)
+    return Batch(ids, tuple(map(len, windows)), owners)
+
+
+def check_labels(labels: Sequence[str], texts: Sequence[str]) -> tuple[str, ...]:
+    """The classes, sorted.
+
+    Args:
+        labels: of the documents.
+        texts: their hashes.
+
+    Raises:
+        ExamplesError: of one class, as many classes as texts, or a class of one text alone.
+    """
+    sizes = Counter(dict(zip(texts, labels, strict=True)).values())
+    classes = tuple(sorted(set(labels)))
+    num_texts = len(set(texts))
+    if len(classes) < 2:
+        found = f"every document has the label {classes[0]!r}" if classes else "no document is left"
+        raise ExamplesError(f"a classifier needs two classes at least: {found}")
+    if len(classes) >= num_texts:
+        raise ExamplesError(
+            f"{len(classes):,} classes for {num_texts:,} different texts, such as "
+            f"{', '.join(map(repr, classes[:_SHOWN]))}: is the label an id?"
+        )
+    single = [each for each in classes if sizes[each] < _LEAST_OF_A_CLASS]
+    if single:
+        shown = ", ".join(map(repr, single[:_SHOWN])) + (", …" if len(single) > _SHOWN else "")
+        raise ExamplesError(
+            f"{len(single):,} of {len(classes):,} classes have fewer than {_LEAST_OF_A_CLASS} "
+            f"different texts, so that none could be held out: {shown}. Leave them out, or join "
+            "them with others"
+        )
+    return classes
+
+
+def stratified_split(
+    labels: Sequence[str], texts: Sequence[str], eval_fraction: float, seed: int
+) -> BoolArray:
+    """Which documents are held out: of each class about that share; equal texts stay together.
+
+    Args:
+        labels: of the documents; see `check_labels`.
+        texts: their hashes.
+        eval_fraction: share that is held out.
+        seed: of the choice, which depends on nothing but the labelled texts.
+
+    Raises:
+        ExamplesError: one part could not hold a text of each class.
+    """
+    from sklearn.model_selection import train_test_split
+
+    label_of = {text: label for text, label in sorted(zip(texts, labels, strict=True))}
+    distinct = sorted(label_of)
+    kinds = [label_of[text] for text in distinct]
+    least = len(set(kinds))
+    wanted = min(max(least, round(eval_fraction * len(distinct))), len(distinct) - least)
+    try:
+        _, held_out = train_test_split(
+            distinct, test_size=wanted, stratify=kinds, random_state=seed
+        )
+    except ValueError as error:
+        raise ExamplesError(f"the documents cannot be split by class: {error}") from error
+    chosen = set(held_out)
+    return np.array([text in chosen for text in texts], np.bool_)
+
+
+def random_split(keys: Int64Array, texts: Sequence[str], eval_fraction: float) -> BoolArray:
+    """Which pairs are held out: those of the least random keys; equal texts stay together.
+
+    Raises ExamplesError where fewer than two are left on either side.
+    """
+    distinct = sorted({text: key for key, text in zip(keys.tolist(), texts, strict=True)}.items(),
+                      key=lambda item: (item[1], item[0]))  # fmt: skip
+    wanted = round(eval_fraction * len(distinct))
+    if min(wanted, len(distinct) - wanted) < 2:
+        raise ExamplesError(
+            f"{len(distinct):,} different pairs, of which {wanted:,} would be held out: two at "
+            "least are needed to learn from, and two to be asked for"
+        )
+    chosen = {text for text, _ in distinct[:wanted]}
+    return np.array([text in chosen for text in texts], np.bool_)

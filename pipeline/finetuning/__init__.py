@@ -1,0 +1,1 @@
+"""`lexbeam finetune`: labelled documents become a classifier, pairs of texts better vectors."""

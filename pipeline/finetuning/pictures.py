@@ -1,0 +1,118 @@
+"""The curves of a fine-tuning, and what a classifier mistakes for what, as pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lexbeam.models.finetuning.config import CLASSIFY
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Families with Han characters, of Linux, macOS and Windows; matplotlib's own font has none.
+_HAN_FONTS = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC",
+    "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback", "PingFang SC",
+    "Hiragino Sans GB", "Heiti TC", "Arial Unicode MS", "Microsoft YaHei", "SimHei", "SimSun",
+)  # fmt: skip
+_MOST_NUMBERED = 30  # of more classes the cells are too small for numbers
+_LONGEST_NAME = 24
+
+
+def draw_curves(record: Mapping[str, Any], path: Path) -> None:
+    """Loss and held-out accuracy over steps, as a PNG; `record`: of training.json."""
+    from matplotlib.figure import Figure
+
+    log = record["log"]
+    figure = Figure(figsize=(9.0, 3.6), layout="constrained")
+    losses, accuracy = figure.subplots(1, 2)
+    steps = [entry["step"] for entry in log]
+    losses.plot(
+        steps, [entry["train_loss"] for entry in log], color="0.6", marker=".", label="training"
+    )
+    losses.plot(
+        steps, [entry["eval_loss"] for entry in log], color="C0", marker=".", label="held out"
+    )
+    losses.set_ylabel("cross-entropy (nats)")
+    losses.legend(frameon=False)
+    is_classifier = record["task"] == CLASSIFY
+    accuracy.plot(
+        steps, [100.0 * entry["eval_accuracy"] for entry in log], color="C0", marker=".",
+        label="on the way, by first windows" if is_classifier else "on the way",
+    )  # fmt: skip
+    for name, style in (("before", ":"), ("after", "--")):
+        accuracy.axhline(100.0 * record[name]["accuracy"], linestyle=style, color="C3",
+                         label=f"{name}, all held out")  # fmt: skip
+    accuracy.set_ylabel("classes right (%)" if is_classifier else "nearest text right (%)")
+    accuracy.legend(frameon=False)
+    for axes in (losses, accuracy):
+        axes.set_xlabel("steps")
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
+
+
+def draw_confusion_matrix(scores: Mapping[str, Any], path: Path) -> None:
+    """Documents by true and foretold class, as a PNG.
+
+    scores: of `classification_scores`. Classes whose names no font of this machine can show are
+    numbered, in their order.
+    """
+    from matplotlib.figure import Figure
+
+    labels = [each["label"] for each in scores["classes"]]
+    matrix = scores["confusion_matrix"]
+    size = min(20.0, 3.2 + 0.45 * len(labels))
+    figure = Figure(figsize=(size + 1.0, size), layout="constrained")
+    axes = figure.subplots()
+    shares = [[value / max(1, sum(row)) for value in row] for row in matrix]
+    image = axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
+    names, family = _names(labels)
+    places = range(len(labels))
+    for axis, rotation in ((axes.xaxis, 60), (axes.yaxis, 0)):
+        axis.set_ticks(places, names, rotation=rotation, fontfamily=family)
+    for label in axes.get_xticklabels():
+        label.set_horizontalalignment("right")
+        label.set_rotation_mode("anchor")
+    if len(labels) <= _MOST_NUMBERED:
+        for row in places:
+            for column in places:
+                if matrix[row][column]:
+                    color = "white" if shares[row][column] > 0.5 else "black"
+                    axes.text(column, row, matrix[row][column], color=color, ha="center",
+                              va="center", fontsize=9)  # fmt: skip
+    axes.set_xlabel("foretold")
+    axes.set_ylabel("true")
+    axes.set_title(
+        f"accuracy {scores['accuracy']:.3f}, macro F1 {scores['macro_f1']:.3f}", fontsize=10
+    )
+    figure.colorbar(image, label="share of the true class", shrink=0.8)
+    _save(figure, path)
+
+
+def _names(labels: Sequence[str]) -> tuple[list[str], str]:
+    """How classes are called in a picture, and the font that can show it."""
+    from matplotlib import font_manager
+
+    text = "".join(labels)
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    for family in ("DejaVu Sans", *(name for name in _HAN_FONTS if name in installed)):
+        file = font_manager.findfont(family)
+        if all(ord(character) in font_manager.get_font(file).get_charmap() for character in text):
+            return [_shortened(label) for label in labels], family
+    return [str(number + 1) for number in range(len(labels))], "DejaVu Sans"
+
+
+def _shortened(label: str) -> str:
+    # A dollar sign would begin a formula.
+    label = label.replace("$", r"\$")
+    return label if len(label) <= _LONGEST_NAME else label[: _LONGEST_NAME - 1] + "…"
+
+
+def _save(figure: Figure, path: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure)
+    figure.savefig(path, dpi=150, format="png")
