@@ -8,6 +8,7 @@ from typing import Any
 from lexbeam.pipeline.tables import definition_list, table
 
 SUMMARY_VERSION = 1
+_CLASSES_SHOWN = 8
 _KINDS = ("new", "changed", "unchanged", "removed")
 
 
@@ -67,6 +68,8 @@ def summary_lines(manifest: Mapping[str, Any]) -> list[str]:
         pairs.append(("model tokens", f"{totals['model_tokens']:,}"))
         if totals["padding_ratio"] is not None:
             pairs.append(("padding ratio", f"{totals['padding_ratio']:.3f}"))
+    if "documents_by_label" in totals:
+        pairs.append(("classes", _classes(totals["documents_by_label"])))
     lines = ["", *definition_list(pairs), ""]
     return lines + _stage_table(manifest) + [""]
 
@@ -129,6 +132,14 @@ def _topics(manifest: Mapping[str, Any]) -> str:
 def _model(manifest: Mapping[str, Any]) -> str:
     encoder = manifest["config"]["encoder"]
     return f"{manifest['model']['name']}, {encoder['backend']} {encoder['dtype']}"
+
+
+def _classes(counts: Mapping[str, int]) -> str:
+    """The largest classes, and how many there are."""
+    largest = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    shown = ", ".join(f"{label} {count:,}" for label, count in largest[:_CLASSES_SHOWN])
+    rest = len(largest) - _CLASSES_SHOWN
+    return shown + (f" and {rest:,} others" if rest > 0 else "")
 
 
 def _stage_table(manifest: Mapping[str, Any]) -> list[str]:

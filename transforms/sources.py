@@ -106,8 +106,9 @@ class InputConfig:
         for name in self.keep_columns:
             require(bool(name), "keep_columns", self.keep_columns, "a name is empty")
             require(name not in seen, "keep_columns", name, "is named twice")
+            keys = {self.label_key: "label_key", self.pair_key: "pair_key"}
             reason = "is a column of the output or of its making; rename the field"
-            require(name not in taken, "keep_columns", name, reason)
+            require(name not in taken, keys.get(name, "keep_columns"), name, reason)
             seen.add(name)
 
     def check_named_keys(self, columns: Sequence[str], path: str) -> None:

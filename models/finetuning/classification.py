@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 from torch.nn import functional
 
-from lexbeam.models.finetuning.config import FinetuningConfig
+from lexbeam.models.finetuning.config import NUM_EVALUATIONS, FinetuningConfig
 from lexbeam.models.finetuning.examples import BoolArray, Int32Array, Int64Array, Windows
 from lexbeam.models.finetuning.forward import (
     batches_of,
@@ -33,7 +33,7 @@ FloatArray = npt.NDArray[np.float32]
 
 _DROPOUT, _WINDOWS = 4, 5  # streams of random numbers
 # Held-out documents of the evaluations on the way, each by its first window; the last takes all.
-_ON_THE_WAY = 512
+_ON_THE_WAY = 256
 # The head of a start is fitted to so many documents at most.
 _FITTED = 20_000
 _SPREAD = 0.5  # of standardised features before the activation, where tanh is nearly linear
@@ -82,6 +82,7 @@ class Classification:
         processes: that train together.
     """
 
+    num_evaluations = NUM_EVALUATIONS
     headline = "accuracy"
 
     def __init__(

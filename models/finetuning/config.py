@@ -11,6 +11,7 @@ CLASSIFY, EMBED = "classify", "embed"
 TASKS = (CLASSIFY, EMBED)
 CLASS_WEIGHTS = ("none", "balanced")
 NUM_EPOCHS = 3
+NUM_EVALUATIONS = 6
 # By task: a classifier begins at a fitted head, and pairs learn from the others of their batch.
 LEARNING_RATES = {CLASSIFY: 5e-5, EMBED: 5e-5}
 BATCH_SIZES = {CLASSIFY: 16, EMBED: 64}

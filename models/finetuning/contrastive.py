@@ -16,7 +16,7 @@ import pyarrow as pa
 import torch
 from torch.nn import functional
 
-from lexbeam.models.finetuning.config import FinetuningConfig
+from lexbeam.models.finetuning.config import NUM_EVALUATIONS, FinetuningConfig
 from lexbeam.models.finetuning.examples import (
     Batch,
     BoolArray,
@@ -39,7 +39,7 @@ from lexbeam.models.transformer.model import Encoder
 
 _DROPOUT = 4  # stream of random numbers
 # Held-out pairs of the evaluations on the way; the last one takes all.
-_ON_THE_WAY = 512
+_ON_THE_WAY = 256
 _RANKED_AT_A_TIME = 1024
 
 
@@ -84,6 +84,7 @@ class Contrastive:
         processes: that train together.
     """
 
+    num_evaluations = NUM_EVALUATIONS
     headline = "accuracy"
 
     def __init__(

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from lexbeam.models.training.random import generator
+
 Int64Array = npt.NDArray[np.int64]
 Int32Array = npt.NDArray[np.int32]
 BoolArray = npt.NDArray[np.bool_]
@@ -31,6 +33,7 @@ included; of a pair `second_ids` are the second text's, and the windows the firs
 # Two texts of each class: one to learn from, one to be asked for.
 _LEAST_OF_A_CLASS = 2
 _SHOWN = 5
+_SPLIT = 6  # stream of random numbers: who of a class is held out
 
 
 class ExamplesError(ValueError):
@@ -143,31 +146,24 @@ def check_labels(labels: Sequence[str], texts: Sequence[str]) -> tuple[str, ...]
 def stratified_split(
     labels: Sequence[str], texts: Sequence[str], eval_fraction: float, seed: int
 ) -> BoolArray:
-    """Which documents are held out: of each class about that share; equal texts stay together.
+    """Which documents are held out: that share of each class, but one text of it on each side.
 
     Args:
         labels: of the documents; see `check_labels`.
-        texts: their hashes.
+        texts: their hashes. Equal texts stay together.
         eval_fraction: share that is held out.
         seed: of the choice, which depends on nothing but the labelled texts.
-
-    Raises:
-        ExamplesError: one part could not hold a text of each class.
     """
-    from sklearn.model_selection import train_test_split
-
     label_of = {text: label for text, label in sorted(zip(texts, labels, strict=True))}
-    distinct = sorted(label_of)
-    kinds = [label_of[text] for text in distinct]
-    least = len(set(kinds))
-    wanted = min(max(least, round(eval_fraction * len(distinct))), len(distinct) - least)
-    try:
-        _, held_out = train_test_split(
-            distinct, test_size=wanted, stratify=kinds, random_state=seed
-        )
-    except ValueError as error:
-        raise ExamplesError(f"the documents cannot be split by class: {error}") from error
-    chosen = set(held_out)
+    of_class: dict[str, list[str]] = {}
+    for text in sorted(label_of):
+        of_class.setdefault(label_of[text], []).append(text)
+    chosen: set[str] = set()
+    for number, label in enumerate(sorted(of_class)):
+        own = of_class[label]
+        wanted = max(1, min(len(own) - 1, round(eval_fraction * len(own))))
+        order = generator(seed, _SPLIT, number).permutation(len(own))
+        chosen.update(own[place] for place in order[:wanted].tolist())
     return np.array([text in chosen for text in texts], np.bool_)
 
 

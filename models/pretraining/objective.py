@@ -55,6 +55,7 @@ class MaskedLanguageModelling:
         processes: that train together.
     """
 
+    num_evaluations = 20
     headline = "accuracy"
 
     def __init__(

@@ -25,7 +25,7 @@ class TrainingConfig:
         dropout: of hidden values while training.
         num_epochs: passes over the corpus.
         max_steps: optimizer steps instead.
-        eval_steps: steps between evaluations, which are checkpoints; None: a twentieth.
+        eval_steps: steps between evaluations, which are checkpoints; None: by the task.
         patience: evaluations without a better loss after which training ends; 0: never.
         dtype: `auto`, `float32`, or `bfloat16` with float32 weights.
         device: `auto`, `cpu` or `cuda`.

@@ -21,7 +21,6 @@ from lexbeam.models.training.config import TrainingConfig, learning_rate
 from lexbeam.models.training.processes import ALONE, Processes
 
 _BETAS, _EPSILON = (0.9, 0.98), 1e-6  # Liu et al. 2019
-_NUM_EVALUATIONS = 20
 
 
 class DivergedError(RuntimeError):
@@ -34,9 +33,11 @@ class Objective(Protocol):
     Attributes:
         steps_per_epoch: steps that take every example once.
         tokens_per_step: about.
+        num_evaluations: of a training, where `eval_steps` does not say.
         headline: name of the score that is shown beside the loss.
     """
 
+    num_evaluations: int
     steps_per_epoch: int
     tokens_per_step: int
     headline: str
@@ -86,7 +87,8 @@ class Trainer:
         self._processes = processes
         self._report = report
         self.num_steps = config.max_steps or config.num_epochs * objective.steps_per_epoch
-        self._eval_steps = config.eval_steps or math.ceil(self.num_steps / _NUM_EVALUATIONS)
+        evaluations = objective.num_evaluations
+        self._eval_steps = config.eval_steps or math.ceil(self.num_steps / evaluations)
         self._optimizer = make_optimizer(self._model, config)
 
     def train(self) -> TrainingState:

@@ -93,7 +93,12 @@ def _add_training_options(group: argparse._ArgumentGroup) -> None:
         help="change word and position embeddings, too (default: they stay)",
     )
     rates = {f"{rate:g}" for rate in LEARNING_RATES.values()}
-    add_optimizer_options(group, learning_rate=" or ".join(sorted(rates)), num_epochs=NUM_EPOCHS)
+    add_optimizer_options(
+        group,
+        learning_rate=" or ".join(sorted(rates)),
+        num_epochs=NUM_EPOCHS,
+        eval_steps="a sixth",
+    )
 
 
 def finetuning_config(given: Mapping[str, Any]) -> FinetuningConfig:

@@ -39,12 +39,13 @@ def draw_curves(record: Mapping[str, Any], path: Path) -> None:
     losses.legend(frameon=False)
     is_classifier = record["task"] == CLASSIFY
     accuracy.plot(
-        steps, [100.0 * entry["eval_accuracy"] for entry in log], color="C0", marker=".",
-        label="on the way, by first windows" if is_classifier else "on the way",
+        [0, *steps],
+        [100.0 * record["before"]["accuracy"], *(100.0 * each["eval_accuracy"] for each in log)],
+        color="C0", marker=".", label="some, by their first windows" if is_classifier else "some",
     )  # fmt: skip
-    for name, style in (("before", ":"), ("after", "--")):
-        accuracy.axhline(100.0 * record[name]["accuracy"], linestyle=style, color="C3",
-                         label=f"{name}, all held out")  # fmt: skip
+    accuracy.axhline(
+        100.0 * record["after"]["accuracy"], linestyle="--", color="C3", label="all, at the end"
+    )
     accuracy.set_ylabel("classes right (%)" if is_classifier else "nearest text right (%)")
     accuracy.legend(frameon=False)
     for axes in (losses, accuracy):

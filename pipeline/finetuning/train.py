@@ -104,7 +104,7 @@ def _train_classifier(
     def start() -> dict[str, Any]:
         view.say("fitting the head to the model as it is")
         objective.start_head()
-        return classification_scores(*_held_out(objective, texts), classes)
+        return dict(objective.evaluate())
 
     before = _before(work, processes, start)
     state, num_steps = fit(work, objective, config, processes, view)

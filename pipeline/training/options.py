@@ -33,7 +33,7 @@ def training_parser(command: str, description: str) -> argparse.ArgumentParser:
 
 
 def add_optimizer_options(
-    group: argparse._ArgumentGroup, *, learning_rate: str, num_epochs: int
+    group: argparse._ArgumentGroup, *, learning_rate: str, num_epochs: int, eval_steps: str
 ) -> None:
     """How weights change; the texts say what the defaults are."""
     add = group.add_argument
@@ -59,7 +59,7 @@ def add_optimizer_options(
         "--eval_steps",
         type=int,
         metavar="N",
-        help="steps between checkpoints, each with an evaluation (default: a twentieth)",
+        help=f"steps between checkpoints, each with an evaluation (default: {eval_steps})",
     )
     add("--seed", type=int, metavar="N", help="of all that is random (default: 0)")
     add("--dtype", choices=DTYPES, help="auto: bfloat16 where the hardware has it")
