@@ -317,3 +317,33 @@ def test_trainings_are_compared_on_the_same_sequences():
     assert all(int(rate.replace(",", "")) > 0 for _, rate in rates)
     packed, padded = re.findall(r"(?:packed|padded) (\d+\.\d+)", found.stdout)
     assert float(packed) == pytest.approx(float(padded), abs=1e-5)
+
+
+@pytest.mark.slow
+def test_a_classifier_is_compared_on_its_own_split(tmp_path):
+    words = {"tea": "leaf cup pot kettle", "rail": "train track station engine"}
+    rows = [
+        {"id": f"{label}{number}", "text": f"{each} {number % 5}", "label": label}
+        for label, text in words.items()
+        for number in range(10)
+        for each in [" ".join(text.split()[number % 4 :])]
+    ]
+    corpus = tmp_path / "c.jsonl"
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    held_out = [{"doc_id": row["id"]} for row in rows[::5]]
+    (tmp_path / "held_out.jsonl").write_text("".join(json.dumps(r) + "\n" for r in held_out))
+    record = {
+        "after": {"accuracy": 0.75, "macro_f1": 0.7}, "identity": {"seed": 3},
+        "seconds": {"train": 60.0},
+    }  # fmt: skip
+    (tmp_path / "training.json").write_text(json.dumps(record))
+    found = subprocess.run(
+        [
+            *(sys.executable, ROOT / "benchmarks" / "classify.py"),
+            *("--input", corpus, "--model", tmp_path),
+        ],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    assert "seed 3, 4 held out: lexbeam 0.7500 (macro F1 0.7000)  TF-IDF 1.0000" in found.stdout
+    assert "no worse in 0 of 1" in found.stdout

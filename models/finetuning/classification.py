@@ -106,8 +106,8 @@ class Classification:
         size = min(config.batch_size, len(self._train))
         self._plan = BatchPlan(np.ones(len(self._train), np.int64), size, config.seed)
         self.steps_per_epoch = self._plan.steps_per_epoch
-        longest = texts.windows.longest[self._train]
-        self.tokens_per_step = int(longest.sum()) // self.steps_per_epoch
+        mean_lengths = texts.windows.mean_lengths[self._train]
+        self.tokens_per_step = int(mean_lengths.sum()) // self.steps_per_epoch
 
     def backward(self, step: int) -> tuple[torch.Tensor, int]:
         """One window of each of the step's documents."""

@@ -73,15 +73,14 @@ class Windows:
 
     Attributes:
         counts: (n,) int64 windows of each document.
-        longest: (n,) int64 tokens of its longest one.
+        mean_lengths: (n,) float64 mean tokens of its windows.
     """
 
     def __init__(self, table: pa.Table) -> None:
         self._tokens = TokenLists(table["input_ids"])
         self._windows = TokenLists(table["window_lengths"])
         self.counts = self._windows.lengths
-        every = range(table.num_rows)
-        self.longest = np.array([self._windows.span(row).max() for row in every], np.int64)
+        self.mean_lengths = self._tokens.lengths / self.counts
 
     def window(self, document: int, number: int) -> Int32Array:
         """Tokens of one window."""

@@ -58,6 +58,21 @@ def write_tiny_model(
     return directory
 
 
+def write_tiny_classifier(directory: Path, labels: tuple[str, ...]) -> Path:
+    """Write a random BERT with a head of classes; returns `directory`."""
+    import torch
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    write_tiny_model(directory, "bert")
+    names = dict(enumerate(labels))
+    config = AutoConfig.from_pretrained(
+        directory, id2label=names, label2id={label: number for number, label in names.items()}
+    )
+    torch.manual_seed(8)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(directory)
+    return directory
+
+
 def write_tokenizer(directory: Path, model_type: str) -> tuple[int, dict[str, int]]:
     """Train and save a small tokenizer in the family's style; vocabulary size, special ids."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors

@@ -14,7 +14,7 @@ from apache_beam.runners.portability.fn_api_runner.execution import GroupingBuff
 from apache_beam.runners.portability.portable_runner import PortableRunner
 
 from lexbeam.pipeline import launch
-from tests.models.tiny_models import write_tiny_model
+from tests.models.tiny_models import write_tiny_classifier, write_tiny_model
 
 SAMPLE = Path(__file__).resolve().parent.parent.parent / "examples" / "corpus"
 # Carried out by Flink itself.
@@ -144,9 +144,21 @@ def test_every_pipeline_is_one_for_flink(record, lexbeam, tmp_path):
         "--eval_fraction", "0.1", "--max_steps", "1", "--split_size", "15K",
     )  # fmt: skip
     assert pretrain.code == 0, pretrain.err
+    finetune = lexbeam(
+        "finetune", "--task", "embed", "--input", SAMPLE, "--output", tmp_path / "finetuned",
+        "--model_id", tmp_path / "model", "--max_seq_length", "64", "--max_steps", "1",
+        "--split_size", "15K",
+    )  # fmt: skip
+    assert finetune.code == 0, finetune.err
+    classify = lexbeam(
+        "run", "--input", SAMPLE, "--output", tmp_path / "classified", "--features", "tfidf",
+        "--classifier", write_tiny_classifier(tmp_path / "classifier", ("a", "b")),
+    )  # fmt: skip
+    assert classify.code == 0, classify.err
     expected = {
         "tokenize", "duplicates", "count", "merge", "vocabulary", "bow", "lda", "encode",
         "compare", "ids", "index", "extract", "errors", "subwords", "sequences", "shuffle",
+        "examples", "classify",
     }  # fmt: skip
     assert set(pipelines) == expected
     found = {stage: violations(pipeline) for stage, pipeline in pipelines.items()}

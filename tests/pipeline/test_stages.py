@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import apache_beam as beam
 import pytest
@@ -11,6 +12,7 @@ from apache_beam.runners.portability.fn_api_runner import translations
 
 from lexbeam.models.config import EncoderConfig
 from lexbeam.models.encoder_spec import ModelSpec
+from lexbeam.models.finetuning.config import FinetuningConfig
 from lexbeam.models.pretraining.config import PretrainingConfig
 from lexbeam.pipeline import stages
 from lexbeam.pipeline.options import JobConfig
@@ -27,14 +29,18 @@ MAP_STAGES = {
     "extract": lambda work: stages.extract(work, has_topics=True),
     "errors": stages.collect_errors,
     "sequences": stages.make_sequences,
+    "examples": stages.make_examples,
+    "classify": stages.classify,
 }
+ENCODER = EncoderConfig(backend="torch", dtype="float32", device="cpu", pooling="mean")
 
 
 @pytest.fixture
 def work(tmp_path) -> Workspace:
     config = JobConfig(
         input=splits.InputConfig(inputs=("in.jsonl",)),
-        encoder=EncoderConfig(backend="torch", dtype="float32", device="cpu", pooling="mean"),
+        encoder=ENCODER,
+        classifier=ENCODER,
     )
     source = splits.Source("in.jsonl", "in.jsonl", 10**9, "v", "jsonl")
     pieces = tuple(
@@ -42,7 +48,10 @@ def work(tmp_path) -> Workspace:
     )
     spec = ModelSpec("m", tmp_path, "f", "bert", 8, 64, "mean", "", "")
     layout = splits.Layout(config.input, (source,), pieces)
-    plan = Plan("run", "", config, layout, spec, "local", None, {}, pretraining=PretrainingConfig())
+    plan = Plan(
+        "run", "", config, layout, spec, "local", None, {}, classifier=replace(spec, labels=("a", "b")),
+        pretraining=PretrainingConfig(), finetuning=FinetuningConfig("classify"),
+    )  # fmt: skip
     return Workspace(RunDir(str(tmp_path), "r"), plan)
 
 

@@ -96,4 +96,4 @@ def test_windows_are_read_by_document_and_number():
         own = [windows.window(row, number).tolist() for number in range(3)]
         assert [len(each) for each in own] == document["window_lengths"]
         assert sum(own, []) == document["input_ids"]
-        assert windows.longest[row] == max(document["window_lengths"])
+        assert windows.mean_lengths[row] == np.mean(document["window_lengths"])
