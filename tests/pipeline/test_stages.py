@@ -49,8 +49,8 @@ def work(tmp_path) -> Workspace:
     spec = ModelSpec("m", tmp_path, "f", "bert", 8, 64, "mean", "", "")
     layout = splits.Layout(config.input, (source,), pieces)
     plan = Plan(
-        "run", "", config, layout, spec, "local", None, {}, classifier=replace(spec, labels=("a", "b")),
-        pretraining=PretrainingConfig(), finetuning=FinetuningConfig("classify"),
+        "run", "", config, layout, spec, "local", None, {}, pretraining=PretrainingConfig(),
+        finetuning=FinetuningConfig("classify"), classifier=replace(spec, labels=("a", "b")),
     )  # fmt: skip
     return Workspace(RunDir(str(tmp_path), "r"), plan)
 
