@@ -94,16 +94,22 @@ def draw_confusion_matrix(scores: Mapping[str, Any], path: Path) -> None:
 
 
 def _names(labels: Sequence[str]) -> tuple[list[str], str]:
-    """How classes are called in a picture, and the font that can show it."""
+    """How classes are called in a picture, and the font that shows most of them."""
     from matplotlib import font_manager
 
-    text = "".join(labels)
     installed = {font.name for font in font_manager.fontManager.ttflist}
-    for family in ("DejaVu Sans", *(name for name in _HAN_FONTS if name in installed)):
-        file = font_manager.findfont(family)
-        if all(ord(character) in font_manager.get_font(file).get_charmap() for character in text):
-            return [_shortened(label) for label in labels], family
-    return [str(number + 1) for number in range(len(labels))], "DejaVu Sans"
+    families = ("DejaVu Sans", *(name for name in _HAN_FONTS if name in installed))
+
+    def shown(family: str) -> list[bool]:
+        known = font_manager.get_font(font_manager.findfont(family)).get_charmap()
+        return [all(ord(character) in known for character in label) for label in labels]
+
+    family = max(families, key=lambda name: sum(shown(name)))
+    names = [
+        _shortened(label) if can else f"class {number}"
+        for number, (label, can) in enumerate(zip(labels, shown(family), strict=True), 1)
+    ]
+    return names, family
 
 
 def _shortened(label: str) -> str:

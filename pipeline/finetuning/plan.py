@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
-from typing import Any
-
 from lexbeam.models import catalogue
 from lexbeam.models.config import EncoderConfig, require
 from lexbeam.models.encoder_backend import check_encoder_config
@@ -13,14 +9,12 @@ from lexbeam.models.encoder_check import check_model_files
 from lexbeam.models.encoder_spec import POOLINGS, ModelSpec
 from lexbeam.models.finetuning.config import FinetuningConfig
 from lexbeam.models.training.config import TrainingConfig
-from lexbeam.models.training.hardware import resolved
 from lexbeam.models.transformer.checkpoints import read_config
 from lexbeam.pipeline.options import JobConfig, RunSettings
-from lexbeam.pipeline.plan import Plan, identity_of_text
-from lexbeam.pipeline.prepare import now, planned_layout
+from lexbeam.pipeline.plan import Plan
+from lexbeam.pipeline.prepare import planned_layout
 from lexbeam.pipeline.progress_view import ProgressView
-from lexbeam.pipeline.training.plan import SPEED_ONLY
-from lexbeam.pipeline.versions import installed_versions
+from lexbeam.pipeline.training.plan import new_plan
 from lexbeam.transforms.host_models import resolve_model
 
 
@@ -36,21 +30,7 @@ def make_plan(
     Raises ConfigError or ModelError where the model or a device cannot be had.
     """
     layout = planned_layout(config, settings, view)
-    spec = _model(finetuning, view)
-    training = resolved(training)
-    return Plan(
-        command="finetune",
-        created=now(),
-        config=config,
-        layout=layout,
-        encoder=spec,
-        model_source=None,
-        lda_execution="local",
-        identity=_identity(config, finetuning, training, spec),
-        versions=installed_versions(),
-        finetuning=finetuning,
-        training=training,
-    )
+    return new_plan(config, layout, _model(finetuning, view), training, finetuning)
 
 
 def _model(config: FinetuningConfig, view: ProgressView) -> ModelSpec:
@@ -70,15 +50,3 @@ def _model(config: FinetuningConfig, view: ProgressView) -> ModelSpec:
     reason = f"the model {spec.name} has {num_layers} layers"
     require(config.frozen_layers <= num_layers, "frozen_layers", config.frozen_layers, reason)
     return spec
-
-
-def _identity(
-    config: JobConfig, finetuning: FinetuningConfig, training: TrainingConfig, spec: ModelSpec
-) -> dict[str, Any]:
-    values = asdict(finetuning) | asdict(training)
-    identity = identity_of_text(config) | {
-        name: value for name, value in values.items() if name not in SPEED_ONLY
-    }
-    # The weights say which model it is, whatever it is called and wherever it lies.
-    identity |= {"command": "finetune", "model_id": spec.fingerprint}
-    return dict(json.loads(json.dumps(identity)))
