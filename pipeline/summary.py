@@ -22,6 +22,8 @@ def summary_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
             documents[state] = totals[f"documents_{state}"]
     documents["by_language"] = totals.get("documents_by_language", {})
     documents["by_reason"] = totals["rejected_by_reason"]
+    if "documents_by_label" in totals:
+        documents["by_label"] = totals["documents_by_label"]
     return {
         "summary_version": SUMMARY_VERSION,
         **{name: manifest[name] for name in ("run_id", "command", "created", "finished")},

@@ -217,7 +217,7 @@ class Workspace:
     @property
     def gathered(self) -> str:
         """Of a `finetune`: all examples in one file."""
-        return storage.join(self.run.intermediate, "examples.arrow")
+        return storage.join(self.run.intermediate, "gathered", "examples.arrow")
 
     @property
     def example_texts(self) -> ExampleTexts:

@@ -454,6 +454,8 @@ def test_a_training_that_is_killed_becomes_the_same_model(classifier, tiny, corp
     assert not (output / "model.safetensors").exists()
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
     assert done.returncode == 0, done.stderr
+    assert "the training goes on from step 6 of 18" in done.stderr
+    assert "damaged" not in done.stderr
     ours, theirs = weights_of(output), weights_of(classifier)
     assert all((ours[name] == theirs[name]).all() for name in theirs)
     assert record_of(output)["before"] == record_of(classifier)["before"]
