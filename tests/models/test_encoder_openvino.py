@@ -106,7 +106,7 @@ def test_cached_model_loads_without_torch(tiny_bert: ModelSpec) -> None:
         "from lexbeam.models.encoder import Encoder; "
         "from lexbeam.models.encoder_spec import ModelSpec; "
         "spec, config = json.loads(sys.argv[1]); "
-        "spec['directory'] = pathlib.Path(spec['directory']); "
+        "spec['directory'], spec['labels'] = pathlib.Path(spec['directory']), (); "
         "encoder = Encoder(ModelSpec(**spec), EncoderConfig(**config)); "
         "assert encoder.encode(['water']).column('embedding').null_count == 0; "
         "heavy = {'torch', 'transformers', 'openvino_telemetry'} & set(sys.modules); "
