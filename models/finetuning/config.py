@@ -41,7 +41,7 @@ class FinetuningConfig:
     batch_size: int | None = None
     eval_fraction: float = 0.2
     class_weights: str = "none"
-    temperature: float = 0.05
+    temperature: float = 0.02
     frozen_layers: int = 0
     train_embeddings: bool = False
     seed: int = 0

@@ -62,7 +62,7 @@ def _add_task_options(parser: argparse.ArgumentParser) -> None:
         help="embed: field with the text that belongs to the text (default: title and text "
         "belong together)",
     )
-    add("--temperature", type=float, metavar="X", help="embed: of the cosines (default: 0.05)")
+    add("--temperature", type=float, metavar="X", help="embed: of the cosines (default: 0.02)")
     add(
         "--model_id",
         metavar="NAME",

@@ -38,14 +38,15 @@ def draw_curves(record: Mapping[str, Any], path: Path) -> None:
     losses.set_ylabel("cross-entropy (nats)")
     losses.legend(frameon=False)
     is_classifier = record["task"] == CLASSIFY
-    accuracy.plot(
-        [0, *steps],
-        [100.0 * record["before"]["accuracy"], *(100.0 * each["eval_accuracy"] for each in log)],
-        color="C0", marker=".", label="some, by their first windows" if is_classifier else "some",
-    )  # fmt: skip
-    accuracy.axhline(
-        100.0 * record["after"]["accuracy"], linestyle="--", color="C3", label="all, at the end"
-    )
+    points = [100.0 * entry["eval_accuracy"] for entry in log]
+    before, after = (100.0 * record[name]["accuracy"] for name in ("before", "after"))
+    if is_classifier:  # its start was asked for the same documents
+        name = "some, by their first windows"
+        accuracy.plot([0, *steps], [before, *points], color="C0", marker=".", label=name)
+    else:
+        accuracy.plot(steps, points, color="C0", marker=".", label="some")
+        accuracy.axhline(before, linestyle=":", color="C3", label="all, before")
+    accuracy.axhline(after, linestyle="--", color="C3", label="all, at the end")
     accuracy.set_ylabel("classes right (%)" if is_classifier else "nearest text right (%)")
     accuracy.legend(frameon=False)
     for axes in (losses, accuracy):
