@@ -184,9 +184,9 @@ class Contrastive:
             own = cosines[np.arange(len(cosines)), np.arange(start, start + len(cosines))]
             twins = self._pairs.same[rows][None] == self._pairs.same[rows][part, None]
             ranks.append(1 + ((cosines > own[:, None]) & ~twins).sum(axis=1))
-            scaled = (cosines / self._config.temperature).astype(np.float64)
+            scaled = cosines.astype(np.float64) / self._config.temperature
             loss += float((np.logaddexp.reduce(scaled, axis=1)).sum())
-            loss -= float(own.sum()) / self._config.temperature
+            loss -= float(own.sum(dtype=np.float64)) / self._config.temperature
         rank = np.concatenate(ranks)
         return {
             "loss": loss / len(rows),

@@ -111,7 +111,7 @@ def test_scores_are_those_of_a_whole_matrix(monkeypatch):
     ranks = 1 + (cosines > np.diag(cosines)[:, None]).sum(axis=1)
     assert expected["accuracy"] == pytest.approx((ranks == 1).mean())
     assert expected["mrr"] == pytest.approx((1 / ranks).mean())
-    shares = cosines / CONFIG.temperature
+    shares = cosines.astype(np.float64) / CONFIG.temperature
     loss = np.mean(np.log(np.exp(shares).sum(axis=1)) - np.diag(shares))
     assert expected["loss"] == pytest.approx(loss, rel=1e-4)
     monkeypatch.setattr(contrastive, "_RANKED_AT_A_TIME", 4)
