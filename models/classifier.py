@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from lexbeam.models.encoder_spec import ModelSpec, damaged, read_json
 
-if TYPE_CHECKING:
-    from lexbeam.models.transformer.classifier import ClassificationHead
-
 Float32Array = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
 
 # Pooled vectors of a classifier that pools by the mean: the mean, then the first token's state.
 MEAN_AND_FIRST = "mean+first"
@@ -77,34 +72,33 @@ class Labeller:
     """
 
     def __init__(self, spec: ModelSpec) -> None:
+        # Only now: it imports torch.
+        from lexbeam.models.transformer.checkpoints import read_classification_head
+
         self._labels = spec.labels
-        self._head = _read_head(spec.directory)
+        self._head = read_classification_head(spec.directory)
 
     def label(self, first: Float32Array, weights: npt.NDArray[np.integer]) -> Label:
-        """(windows, d) states of the first tokens, and (windows,) tokens, to the class.
-
-        The scores are the windows' mean, each weighted by its tokens.
-        """
+        """(windows, d) states of the first tokens, and (windows,) tokens, to the class."""
         import torch
 
         with torch.inference_mode():
             scores = self._head(torch.from_numpy(np.ascontiguousarray(first)))
-        mean = np.average(scores.numpy().astype(np.float64), axis=0, weights=weights)
-        shares = np.exp(mean - mean.max())
-        shares /= shares.sum()
+        shares = document_probabilities(scores.numpy(), weights)
         chosen = int(shares.argmax())
         return Label(self._labels[chosen], float(shares[chosen]))
 
 
-def _read_head(directory: Path) -> ClassificationHead:
-    from lexbeam.models.transformer.checkpoints import read_classification_head
+def document_probabilities(scores: Float32Array, weights: npt.NDArray[np.integer]) -> Float64Array:
+    """(windows, classes) scores of a document and (windows,) tokens to (classes,) probabilities.
 
-    return read_classification_head(directory)
+    The softmax of the mean over windows, each weighted by its tokens.
+    """
+    return softmax(np.average(scores.astype(np.float64), axis=0, weights=weights))
 
 
-def names_and_scores(
-    labels: Sequence[Label | None],
-) -> tuple[list[str | None], list[float | None]]:
-    """Columns of labels."""
-    names = [None if each is None else each.name for each in labels]
-    return names, [None if each is None else each.score for each in labels]
+def softmax(scores: npt.NDArray[np.floating]) -> Float64Array:
+    """Over the last axis, in float64."""
+    shifted = np.exp(scores.astype(np.float64) - scores.max(axis=-1, keepdims=True))
+    shares: Float64Array = shifted / shifted.sum(axis=-1, keepdims=True)
+    return shares

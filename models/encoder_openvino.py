@@ -62,11 +62,12 @@ def import_openvino() -> Any:
 
 def graph_path(spec: ModelSpec, config: EncoderConfig) -> Path:
     """Where the graph that `config` wants lies in the cache, or will lie."""
+    pooling = graph_pooling(spec, config.pooling)
     if config.dtype != "int8":
-        return converted_path(spec, graph_pooling(spec, config.pooling))
+        return converted_path(spec, pooling)
     from lexbeam.models.encoder_int8 import quantised_path
 
-    return quantised_path(spec, graph_pooling(spec, config.pooling))
+    return quantised_path(spec, pooling)
 
 
 def converted_path(spec: ModelSpec, pooling: str) -> Path:
@@ -139,11 +140,12 @@ def ensure_graph(spec: ModelSpec, config: EncoderConfig) -> Path:
 
     Raises ModelError as `ensure_converted` and `ensure_quantised` do.
     """
+    pooling = graph_pooling(spec, config.pooling)
     if config.dtype != "int8":
-        return ensure_converted(spec, graph_pooling(spec, config.pooling))
+        return ensure_converted(spec, pooling)
     from lexbeam.models.encoder_int8 import ensure_quantised
 
-    return ensure_quantised(spec, graph_pooling(spec, config.pooling))
+    return ensure_quantised(spec, pooling)
 
 
 def _precision(dtype: str) -> str:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from lexbeam.models import schemas
-from lexbeam.models.classifier import Label, names_and_scores
+from lexbeam.models.classifier import Label
 
 ENCODE_FAILED = "encode-failed"
 
@@ -74,10 +74,13 @@ def encoded_batch(
         "error_type": pa.array([m and ENCODE_FAILED for m in messages], pa.string()),
         "error_message": pa.array(messages, pa.string()),
     }
+    if labels:
+        found = [row and row.label for row in done]
+        columns["predicted_label"] = pa.array([each and each.name for each in found], pa.string())
+        columns["predicted_label_score"] = pa.array(
+            [each and each.score for each in found], pa.float32()
+        )
     schema = schemas.encoded_schema(dimensions, labels=labels)
-    names, scores = names_and_scores([None if row is None else row.label for row in done])
-    columns["predicted_label"] = pa.array(names, pa.string())
-    columns["predicted_label_score"] = pa.array(scores, pa.float32())
     return pa.record_batch([columns[name] for name in schema.names], schema=schema)
 
 

@@ -153,10 +153,7 @@ def encoded_schema(dimensions: int, *, labels: bool = False) -> pa.Schema:
     )
 
 
-CLASSIFIED = pa.schema(
-    [*LABEL_FIELDS, ("num_tokens", pa.int32()), ("error_type", pa.string()),
-     ("error_message", pa.string())]
-)  # fmt: skip
+CLASSIFIED = pa.schema([*LABEL_FIELDS, ("error_type", pa.string()), ("error_message", pa.string())])
 """Parts of the classify stage, where the classifier is another model than the encoder."""
 
 

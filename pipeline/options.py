@@ -575,8 +575,9 @@ def input_config(options: Mapping[str, Any]) -> InputConfig:
     if not options.get("input"):
         raise UsageError("--input is required: a file, a folder or a glob")
     names = same(
-        "id_key", "text_key", "title_key", "id_scope", "text_lines", "keep_columns", "limit"
-    )
+        "id_key", "text_key", "title_key", "id_scope", "text_lines", "keep_columns", "label_key",
+        "pair_key", "title_apart", "limit",
+    )  # fmt: skip
     return InputConfig(inputs=tuple(options["input"]), **pick(options, names))
 
 

@@ -132,12 +132,8 @@ def spec_to_json(spec: ModelSpec) -> dict[str, Any]:
 
 def spec_from_json(values: Mapping[str, Any]) -> ModelSpec:
     """The inverse of spec_to_json."""
-    return _spec_of(**values)
-
-
-def _spec_of(**values: Any) -> ModelSpec:
-    labels = tuple(values.get("labels", ()))
-    return ModelSpec(**values | {"directory": Path(values["directory"]), "labels": labels})
+    kinds = {"directory": Path(values["directory"]), "labels": tuple(values["labels"])}
+    return ModelSpec(**{**values, **kinds})
 
 
 def file_sha256(option: str, path: str | None) -> str | None:
@@ -238,7 +234,7 @@ def plan_from_json(values: Mapping[str, Any]) -> Plan:
         reuse=values["reuse"],
         keep_state=values["keep_state"],
         warm_start=values["warm_start"],
-        classifier=_optional(_spec_of, values.get("classifier")),
+        classifier=spec_from_json(values["classifier"]) if values["classifier"] else None,
         pretraining=_optional(PretrainingConfig, values.get("pretraining")),
         finetuning=_optional(FinetuningConfig, values.get("finetuning")),
         training=_optional(TrainingConfig, values.get("training")),

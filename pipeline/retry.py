@@ -34,7 +34,12 @@ def job_of_run(run: RunDir, plan: Plan, given: Mapping[str, Any]) -> JobConfig:
     if plan.command == "fit":
         raise UsageError(f"run {run.run_id} wrote no documents: fit again instead")
     device = {name: given[name] for name in _DEVICE_OPTIONS if name in given}
-    return replace(plan.config, encoder=replace(plan.config.encoder, **device))
+    classifier = plan.config.classifier
+    return replace(
+        plan.config,
+        encoder=replace(plan.config.encoder, **device),
+        classifier=classifier and replace(classifier, **device),
+    )
 
 
 def retry_layout(run: RunDir, plan: Plan, say: Callable[[str], None]) -> splits.Layout:

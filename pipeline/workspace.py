@@ -287,8 +287,7 @@ class Workspace:
             columns.append(Columns(self.encoded, schema, tuple(schema.names), renamed))
         if self.plan.classifier is not None:
             schema, renamed = schemas.CLASSIFIED, _error_names("classify")
-            names = tuple(name for name in schema.names if name != "num_tokens")
-            columns.append(Columns(self.classified, schema, names, renamed))
+            columns.append(Columns(self.classified, schema, tuple(schema.names), renamed))
         return ZippedParts(tuple(columns), self.dropped, died=self.died)
 
     def extract_config(self, *, has_topics: bool) -> ExtractConfig:

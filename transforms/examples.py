@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import apache_beam as beam
 import numpy as np
@@ -12,15 +12,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.metrics import Metrics
 
+from lexbeam.models.arrow_lists import list_column
 from lexbeam.models.encoder_spec import ModelSpec
 from lexbeam.models.encoder_windows import TextTokenizer, all_windows
 from lexbeam.models.finetuning.config import CLASSIFY, FinetuningConfig
 from lexbeam.models.finetuning.examples import SCHEMA
-from lexbeam.models.pretraining.sequences import text_key
+from lexbeam.models.training.random import text_key
 from lexbeam.transforms import blocks
 from lexbeam.transforms.host_models import directory_on_host
 from lexbeam.transforms.map_blocks import MapBlocksDoFn
 from lexbeam.transforms.part_files import PartFolder, read_part, write_arrow
+
+_NOTHING = np.empty(0, np.int32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +65,8 @@ class MakeExamplesDoFn(MapBlocksDoFn[pa.RecordBatch]):
         is_pair = self._config.task != CLASSIFY
         spec = self._spec
         # As a query looks for a document.
-        first = spec if not is_pair else with_prefix(spec, spec.query_prefix)
+        prefix = spec.query_prefix if is_pair else spec.document_prefix
+        first = dataclasses.replace(spec, document_prefix=prefix)
         length = self._config.max_seq_length
         windows = _windows(kept[self._texts.first], _tokenizer(first), length, first_only=is_pair)
         second: Sequence[Sequence[np.ndarray]] = [[]] * kept.num_rows
@@ -79,9 +83,9 @@ class MakeExamplesDoFn(MapBlocksDoFn[pa.RecordBatch]):
             kept["doc_id"],
             kept["text_sha256"],
             labels,
-            _lists([np.array([len(each) for each in own]) for own in windows]),
-            _lists([np.concatenate(own) for own in windows]),
-            _lists([np.concatenate(own) if own else np.empty(0) for own in second]),
+            list_column([np.array([len(each) for each in own]) for own in windows], pa.int32()),
+            list_column([np.concatenate(own) for own in windows], pa.int32()),
+            list_column([np.concatenate([_NOTHING, *own]) for own in second], pa.int32()),
         ]
         return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 
@@ -93,20 +97,9 @@ class MakeExamplesDoFn(MapBlocksDoFn[pa.RecordBatch]):
         yield blocks.last_block(SCHEMA, split)
 
 
-def with_prefix(spec: ModelSpec, prefix: str) -> ModelSpec:
-    """The model with another prefix before its documents."""
-    return dataclasses.replace(spec, document_prefix=prefix)
-
-
-_tokenizers: dict[ModelSpec, TextTokenizer] = {}
-_lock = threading.Lock()
-
-
+@lru_cache(maxsize=2)
 def _tokenizer(spec: ModelSpec) -> TextTokenizer:
-    with _lock:
-        if spec not in _tokenizers:
-            _tokenizers[spec] = TextTokenizer(spec)
-        return _tokenizers[spec]
+    return TextTokenizer(spec)
 
 
 def _windows(
@@ -119,12 +112,6 @@ def _windows(
     for window in all_windows(texts, tokens, tokenizer, length, first_only=first_only):
         found[window.document].append(window.ids)
     return found
-
-
-def _lists(rows: Sequence[np.ndarray]) -> pa.ListArray:
-    ends = np.cumsum([0, *map(len, rows)], dtype=np.int32)
-    values = np.concatenate(rows).astype(np.int32) if rows else np.empty(0, np.int32)
-    return pa.ListArray.from_arrays(pa.array(ends), pa.array(values))
 
 
 class MakeExamples(beam.PTransform):  # type: ignore[misc]

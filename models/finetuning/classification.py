@@ -15,15 +15,15 @@ import pyarrow as pa
 import torch
 from torch.nn import functional
 
+from lexbeam.models.classifier import document_probabilities, softmax
 from lexbeam.models.finetuning.config import NUM_EVALUATIONS, FinetuningConfig
-from lexbeam.models.finetuning.examples import BoolArray, Int32Array, Int64Array, Windows
+from lexbeam.models.finetuning.examples import BoolArray, Int32Array, Int64Array, Sides, Windows
 from lexbeam.models.finetuning.forward import (
     batches_of,
     quiet_frozen,
     sorted_batches,
     to_device,
 )
-from lexbeam.models.training.batches import BatchPlan
 from lexbeam.models.training.hardware import Hardware
 from lexbeam.models.training.processes import ALONE, Processes
 from lexbeam.models.training.random import generator, torch_seed
@@ -93,26 +93,22 @@ class Classification:
         hardware: Hardware,
         processes: Processes = ALONE,
     ) -> None:
-        assert config.batch_size is not None
         self.model = model
         self._texts = texts
         self._config = config
         self._hardware = hardware
         self._processes = processes
-        self._train = np.flatnonzero(~texts.held_out)
-        self._held_out = np.flatnonzero(texts.held_out)
+        self._sides = Sides(texts.held_out, config)
+        self.steps_per_epoch = self._sides.steps_per_epoch
         weights = texts.class_weights(config.class_weights)
         self._weights = torch.from_numpy(weights).to(hardware.device)
-        size = min(config.batch_size, len(self._train))
-        self._plan = BatchPlan(np.ones(len(self._train), np.int64), size, config.seed)
-        self.steps_per_epoch = self._plan.steps_per_epoch
-        mean_lengths = texts.windows.mean_lengths[self._train]
-        self.tokens_per_step = int(mean_lengths.sum()) // self.steps_per_epoch
+        tokens = texts.windows.mean_lengths[self._sides.train].sum()
+        self.tokens_per_step = int(tokens) // self.steps_per_epoch
 
     def backward(self, step: int) -> tuple[torch.Tensor, int]:
         """One window of each of the step's documents."""
         quiet_frozen(self.model.encoder)
-        documents = self._train[self._plan.examples(step)]
+        documents = self._sides.step(step)
         windows = self._drawn(documents, step)
         classes = self._texts.classes[documents]
         batches = batches_of(windows, self._hardware)
@@ -143,27 +139,24 @@ class Classification:
 
     def evaluate(self) -> Mapping[str, float]:
         """On some of the held-out documents, each by its first window; the same ones each time."""
-        few = self._held_out[:_ON_THE_WAY]
+        few = self._sides.held_out[:_ON_THE_WAY]
         scores = self._window_scores([self._texts.windows.window(row, 0) for row in few.tolist()])
         return scores_of(scores, self._texts.classes[few])
 
     def held_out(self) -> tuple[Int64Array, FloatArray]:
-        """Rows of all held-out documents, and (rows, num_classes) their probabilities."""
-        return self._held_out, self.probabilities(self._held_out)
+        """Classes of all held-out documents, and (documents, num_classes) their probabilities."""
+        rows = self._sides.held_out
+        return self._texts.classes[rows], self.probabilities(rows)
 
     def probabilities(self, rows: Int64Array) -> FloatArray:
         """(rows, num_classes) of documents, read whole."""
-        windows, owners = [], []
-        for owner, row in enumerate(rows.tolist()):
-            for number in range(int(self._texts.windows.counts[row])):
-                windows.append(self._texts.windows.window(row, number))
-                owners.append(owner)
-        scores = self._window_scores(windows)
-        lengths = np.array([len(window) for window in windows], np.float64)
-        summed = np.zeros((len(rows), self._texts.num_classes))
-        np.add.at(summed, owners, scores * lengths[:, None])
-        weights = np.bincount(owners, lengths, minlength=len(rows))
-        return softmax(summed / weights[:, None])
+        own = [self._texts.windows.of(row) for row in rows.tolist()]
+        scores = self._window_scores([window for windows in own for window in windows])
+        ends = np.cumsum([len(windows) for windows in own])
+        parts = zip(np.split(scores, ends[:-1]), own, strict=True)
+        # As `lexbeam run` has them.
+        found = [document_probabilities(part, np.array(list(map(len, w)))) for part, w in parts]
+        return np.array(found, np.float32)
 
     @torch.inference_mode()
     def _window_scores(self, windows: Sequence[Int32Array]) -> FloatArray:
@@ -183,7 +176,7 @@ class Classification:
         """
         from sklearn.linear_model import LogisticRegression
 
-        rows = self._train[:_FITTED]
+        rows = self._sides.train[:_FITTED]
         first = self._first_tokens(rows)
         center, spread = first.mean(axis=0), np.maximum(first.std(axis=0), 1e-6)
         head = self.model.head
@@ -215,13 +208,6 @@ class Classification:
                 states = first_tokens(self.model.encoder(ids, layout), layout)
             found[batch.owners] = states.float().cpu().numpy()
         return found
-
-
-def softmax(scores: npt.NDArray[np.floating]) -> FloatArray:
-    """Of each row, float32."""
-    shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
-    result: FloatArray = (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32)
-    return result
 
 
 def scores_of(scores: FloatArray, classes: Int64Array) -> dict[str, float]:

@@ -10,10 +10,9 @@ from lexbeam.models.training.config import TrainingConfig
 CLASSIFY, EMBED = "classify", "embed"
 TASKS = (CLASSIFY, EMBED)
 CLASS_WEIGHTS = ("none", "balanced")
-NUM_EPOCHS = 3
 NUM_EVALUATIONS = 6
-# By task: a classifier begins at a fitted head, and pairs learn from the others of their batch.
-LEARNING_RATES = {CLASSIFY: 5e-5, EMBED: 5e-5}
+LEARNING_RATE = 5e-5
+# Pairs learn from the others of their step.
 BATCH_SIZES = {CLASSIFY: 16, EMBED: 64}
 
 
@@ -71,7 +70,7 @@ def with_defaults(
 
     Raises ConfigError where a batch cannot hold a window.
     """
-    rate = training.learning_rate or LEARNING_RATES[finetuning.task]
+    rate = training.learning_rate or LEARNING_RATE
     size = finetuning.batch_size or BATCH_SIZES[finetuning.task]
     most = training.max_batch_tokens
     reason = f"must be at least --max_seq_length {finetuning.max_seq_length}"

@@ -22,6 +22,7 @@ from lexbeam.models.finetuning.examples import (
     BoolArray,
     Int32Array,
     Int64Array,
+    Sides,
     TokenLists,
 )
 from lexbeam.models.finetuning.forward import (
@@ -30,7 +31,6 @@ from lexbeam.models.finetuning.forward import (
     sorted_batches,
     to_device,
 )
-from lexbeam.models.training.batches import BatchPlan
 from lexbeam.models.training.hardware import Hardware
 from lexbeam.models.training.processes import ALONE, Processes
 from lexbeam.models.training.random import torch_seed
@@ -96,25 +96,21 @@ class Contrastive:
         hardware: Hardware,
         processes: Processes = ALONE,
     ) -> None:
-        assert config.batch_size is not None
         self.model = model
         self._pairs = pairs
         self._config = config
         self._pool = first_tokens if pooling == "cls" else mean_tokens
         self._hardware = hardware
         self._processes = processes
-        self._train = np.flatnonzero(~pairs.held_out)
-        self._held_out = np.flatnonzero(pairs.held_out)
-        size = min(config.batch_size, len(self._train))
-        self._plan = BatchPlan(np.ones(len(self._train), np.int64), size, config.seed)
-        self.steps_per_epoch = self._plan.steps_per_epoch
-        tokens = pairs.first.lengths[self._train].sum() + pairs.second.lengths[self._train].sum()
+        self._sides = Sides(pairs.held_out, config)
+        self.steps_per_epoch = self._sides.steps_per_epoch
+        tokens = (pairs.first.lengths + pairs.second.lengths)[self._sides.train].sum()
         self.tokens_per_step = int(tokens) // self.steps_per_epoch
 
     def backward(self, step: int) -> tuple[torch.Tensor, int]:
         """All pairs of the step against each other; the processes share the batches."""
         quiet_frozen(self.model)
-        rows = self._train[self._plan.examples(step)]
+        rows = self._sides.step(step)
         texts = self._pairs.texts(rows)
         batches = batches_of(texts, self._hardware)
         mine = range(self._processes.rank, len(batches), self._processes.size)
@@ -163,11 +159,11 @@ class Contrastive:
 
     def evaluate(self) -> Mapping[str, float]:
         """On some of the held-out pairs, the same ones each time."""
-        return self.score(self._held_out[:_ON_THE_WAY])
+        return self.score(self._sides.held_out[:_ON_THE_WAY])
 
     def held_out(self) -> Mapping[str, float]:
         """On all held-out pairs."""
-        return self.score(self._held_out)
+        return self.score(self._sides.held_out)
 
     def score(self, rows: Int64Array) -> dict[str, float]:
         """How well first texts of pairs find their second ones among them all.

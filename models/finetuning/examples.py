@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from lexbeam.models.finetuning.config import FinetuningConfig
+from lexbeam.models.training.batches import BatchPlan
 from lexbeam.models.training.random import generator
 
 Int64Array = npt.NDArray[np.int64]
@@ -82,6 +84,10 @@ class Windows:
         self.counts = self._windows.lengths
         self.mean_lengths = self._tokens.lengths / self.counts
 
+    def of(self, document: int) -> list[Int32Array]:
+        """All windows of a document."""
+        return [self.window(document, number) for number in range(int(self.counts[document]))]
+
     def window(self, document: int, number: int) -> Int32Array:
         """Tokens of one window."""
         lengths = self._windows.span(document)
@@ -108,6 +114,31 @@ def batch_of(windows: Sequence[Int32Array], owners: Int64Array) -> Batch:
     """Windows as a batch."""
     ids = np.concatenate(windows).astype(np.int64)
     return Batch(ids, tuple(map(len, windows)), owners)
+
+
+class Sides:
+    """Which examples are learned from, in which steps, and which are held out.
+
+    Args:
+        held_out: (n,) whether an example is for evaluation alone.
+        config: `batch_size` and seed.
+
+    Attributes:
+        train, held_out: numbers of the examples.
+        steps_per_epoch: steps that take every example of `train` once.
+    """
+
+    def __init__(self, held_out: BoolArray, config: FinetuningConfig) -> None:
+        assert config.batch_size is not None
+        self.train = np.flatnonzero(~held_out)
+        self.held_out = np.flatnonzero(held_out)
+        size = min(config.batch_size, len(self.train))
+        self._plan = BatchPlan(np.ones(len(self.train), np.int64), size, config.seed)
+        self.steps_per_epoch = self._plan.steps_per_epoch
+
+    def step(self, step: int) -> Int64Array:
+        """Numbers of the examples of a step, from 1."""
+        return self.train[self._plan.examples(step)]
 
 
 def check_labels(labels: Sequence[str], texts: Sequence[str]) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from lexbeam.models.arrow_lists import list_column
 from lexbeam.models.pretraining.subwords import SpecialTokens
+from lexbeam.models.training.random import text_key
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -95,8 +96,8 @@ class SequenceMaker:
         columns = [
             pa.array(shards, pa.int32()),
             pa.array(keys, pa.uint64()),
-            _lists(ids, pa.int32()),
-            _lists(starts, pa.uint8()),
+            list_column(ids, pa.int32()),
+            list_column(starts, pa.uint8()),
         ]
         return pa.RecordBatch.from_arrays(columns, schema=SCHEMA), fates
 
@@ -120,12 +121,6 @@ class SequenceMaker:
     def is_held_out(self, text_sha256: str) -> bool:
         """Whether a text is for evaluation; the same text always is, or is not."""
         return text_key(self.seed, text_sha256, -1) < self.eval_fraction * 2.0**64
-
-
-def text_key(seed: int, text_sha256: str, number: int) -> int:
-    """A random 64-bit number of a text's sequence, the same in every process."""
-    text = f"{seed} {text_sha256} {number}"
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def word_starts(document: Document, encoding: Encoding) -> ByteArray:
@@ -165,9 +160,3 @@ def cut(starts: ByteArray, capacity: int) -> list[tuple[int, int]]:
     if len(starts) > first:
         ranges.append((first, len(starts)))
     return ranges
-
-
-def _lists(rows: Sequence[npt.NDArray[np.generic]], kind: pa.DataType) -> pa.ListArray:
-    ends = np.cumsum([0, *map(len, rows)], dtype=np.int32)
-    values = np.concatenate(rows) if len(rows) else np.empty(0)
-    return pa.ListArray.from_arrays(pa.array(ends), pa.array(values, kind))

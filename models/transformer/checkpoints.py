@@ -7,12 +7,13 @@ The families that lexbeam's encoder takes, RoFormer (rotary positions) and RoBER
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -253,14 +254,18 @@ def family_for(config: TransformerConfig) -> Family:
     )
 
 
-def read_tensors(directory: Path) -> dict[str, torch.Tensor]:
-    """All tensors of a checkpoint by their names.
+def read_tensors(directory: Path, names: Container[str] | None = None) -> dict[str, torch.Tensor]:
+    """Tensors of a checkpoint by their names: all, or those among `names`.
 
     Raises ModelError where a file is missing or cut short.
     """
     tensors: dict[str, torch.Tensor] = {}
     for path in weight_files(directory):
-        tensors |= load_file(path)
+        if names is None:
+            tensors |= load_file(path)
+            continue
+        with safe_open(path, "pt") as file:
+            tensors |= {name: file.get_tensor(name) for name in file.keys() if name in names}
     return tensors
 
 
@@ -379,12 +384,9 @@ def read_classification_head(directory: Path) -> ClassificationHead:
     family, config = read_config(directory)
     labels = read_labels(read_json(directory, "config.json"))
     head = new_head(family, config, len(labels))
-    names = {
-        ours: f"{family.classifier[module]}.{tensor}"
-        for ours in _parameters(head)
-        for module, tensor in [ours.split(".")]
-    }
-    _fill(head, names, read_tensors(directory), directory)
+    names = _head_names(head, family)
+    # Not the encoder's: that is most of the file, and is read by its backend.
+    _fill(head, names, read_tensors(directory, set(names.values())), directory)
     return head.eval()
 
 
@@ -394,16 +396,20 @@ def new_head(family: Family, config: TransformerConfig, num_labels: int) -> Clas
     return ClassificationHead(config.hidden_size, num_labels, activation)
 
 
+def _head_names(head: ClassificationHead, family: Family) -> dict[str, str]:
+    """Their name of each parameter of a classifier's head."""
+    return {
+        ours: f"{family.classifier[module]}.{tensor}"
+        for ours in _parameters(head)
+        for module, tensor in [ours.split(".")]
+    }
+
+
 def _classifier_names(model: TextClassifier, family: Family) -> dict[str, str]:
-    names = {}
-    for ours in _parameters(model):
-        side, _, name = ours.partition(".")
-        if side == "encoder":
-            names[ours] = f"{family.base}.{family.theirs(name)}"
-        else:
-            module, _, tensor = name.rpartition(".")
-            names[ours] = f"{family.classifier[module]}.{tensor}"
-    return names
+    encoder, head = _names(model.encoder, family), _head_names(model.head, family)
+    return {f"encoder.{ours}": theirs for ours, theirs in encoder.items()} | {
+        f"head.{ours}": theirs for ours, theirs in head.items()
+    }
 
 
 def _write(

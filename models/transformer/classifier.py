@@ -25,16 +25,13 @@ class ClassificationHead(nn.Module):
         hidden_size: of h.
         num_labels: classes.
         activation: f; `tanh`, `relu` or `gelu`.
-        dropout: before and behind W, while training.
     """
 
-    def __init__(
-        self, hidden_size: int, num_labels: int, activation: str = "tanh", dropout: float = 0.0
-    ) -> None:
+    def __init__(self, hidden_size: int, num_labels: int, activation: str = "tanh") -> None:
         super().__init__()
         self.dense = nn.Linear(hidden_size, hidden_size)
         self.output = nn.Linear(hidden_size, num_labels)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(0.0)  # before and behind W; a training sets it
         self._activation = _ACTIVATIONS[activation]
         self.apply(initialise)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from lexbeam.models.config import require
@@ -13,8 +12,7 @@ from lexbeam.models.finetuning.config import (
     CLASS_WEIGHTS,
     CLASSIFY,
     EMBED,
-    LEARNING_RATES,
-    NUM_EPOCHS,
+    LEARNING_RATE,
     TASKS,
     FinetuningConfig,
 )
@@ -92,13 +90,7 @@ def _add_training_options(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="change word and position embeddings, too (default: they stay)",
     )
-    rates = {f"{rate:g}" for rate in LEARNING_RATES.values()}
-    add_optimizer_options(
-        group,
-        learning_rate=" or ".join(sorted(rates)),
-        num_epochs=NUM_EPOCHS,
-        eval_steps="a sixth",
-    )
+    add_optimizer_options(group, learning_rate=f"{LEARNING_RATE:g}", eval_steps="a sixth")
 
 
 def finetuning_config(given: Mapping[str, Any]) -> FinetuningConfig:
@@ -117,17 +109,9 @@ def finetuning_config(given: Mapping[str, Any]) -> FinetuningConfig:
 
 def job_config(given: Mapping[str, Any]) -> options.JobConfig:
     """What is read; the options have been checked by `finetuning_config`."""
-    found = options.input_config(given)
-    key = given.get("label_key", given.get("pair_key"))
-    if key is not None:
-        found = replace(
-            found,
-            keep_columns=(key,),
-            label_key=given.get("label_key"),
-            pair_key=given.get("pair_key"),
-        )
-    is_title = given["task"] == EMBED and key is None
-    return options.JobConfig(input=replace(found, title_apart=is_title), features=())
+    keys = tuple(given[name] for name in ("label_key", "pair_key") if name in given)
+    how = {"keep_columns": keys, "title_apart": not keys}
+    return options.JobConfig(input=options.input_config({**given, **how}), features=())
 
 
 def training_config(given: Mapping[str, Any]) -> TrainingConfig:
@@ -135,4 +119,4 @@ def training_config(given: Mapping[str, Any]) -> TrainingConfig:
 
     There is no patience: what ends a training by its held-out documents has learned from them.
     """
-    return given_config(TrainingConfig, given, patience=0, num_epochs=NUM_EPOCHS)
+    return given_config(TrainingConfig, given, patience=0)

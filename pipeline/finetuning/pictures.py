@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lexbeam.models.finetuning.config import CLASSIFY
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from lexbeam.pipeline.training.figures import curves_figure, save
 
 # Families with Han characters, of Linux, macOS and Windows; matplotlib's own font has none.
 _HAN_FONTS = (
@@ -23,20 +21,9 @@ _LONGEST_NAME = 24
 
 def draw_curves(record: Mapping[str, Any], path: Path) -> None:
     """Loss and held-out accuracy over steps, as a PNG; `record`: of training.json."""
-    from matplotlib.figure import Figure
-
     log = record["log"]
-    figure = Figure(figsize=(9.0, 3.6), layout="constrained")
-    losses, accuracy = figure.subplots(1, 2)
     steps = [entry["step"] for entry in log]
-    losses.plot(
-        steps, [entry["train_loss"] for entry in log], color="0.6", marker=".", label="training"
-    )
-    losses.plot(
-        steps, [entry["eval_loss"] for entry in log], color="C0", marker=".", label="held out"
-    )
-    losses.set_ylabel("cross-entropy (nats)")
-    losses.legend(frameon=False)
+    figure, accuracy = curves_figure(log, steps, "steps", "cross-entropy (nats)")
     is_classifier = record["task"] == CLASSIFY
     points = [100.0 * entry["eval_accuracy"] for entry in log]
     before, after = (100.0 * record[name]["accuracy"] for name in ("before", "after"))
@@ -49,11 +36,7 @@ def draw_curves(record: Mapping[str, Any], path: Path) -> None:
     accuracy.axhline(after, linestyle="--", color="C3", label="all, at the end")
     accuracy.set_ylabel("classes right (%)" if is_classifier else "nearest text right (%)")
     accuracy.legend(frameon=False)
-    for axes in (losses, accuracy):
-        axes.set_xlabel("steps")
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_confusion_matrix(scores: Mapping[str, Any], path: Path) -> None:
@@ -91,7 +74,7 @@ def draw_confusion_matrix(scores: Mapping[str, Any], path: Path) -> None:
         f"accuracy {scores['accuracy']:.3f}, macro F1 {scores['macro_f1']:.3f}", fontsize=10
     )
     figure.colorbar(image, label="share of the true class", shrink=0.8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _names(labels: Sequence[str]) -> tuple[list[str], str]:
@@ -117,10 +100,3 @@ def _shortened(label: str) -> str:
     # A dollar sign would begin a formula.
     label = label.replace("$", r"\$")
     return label if len(label) <= _LONGEST_NAME else label[: _LONGEST_NAME - 1] + "…"
-
-
-def _save(figure: Figure, path: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=150, format="png")

@@ -42,8 +42,8 @@ def publish(
         write=lambda folder: _write(work, trained, folder),
         record=record,
         draw=lambda folder: _draw(record, folder),
+        summary=summary_lines(record),
     )
-    view.say("\n".join([*summary_lines(record), f"model: {settings.output}"]), "done")
 
 
 def _write(work: Workspace, trained: Trained, folder: Path) -> None:

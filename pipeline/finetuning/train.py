@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import torch
 
+from lexbeam.models.encoder_spec import ModelSpec
 from lexbeam.models.finetuning.classification import Classification, LabelledTexts
 from lexbeam.models.finetuning.config import CLASSIFY, FinetuningConfig
 from lexbeam.models.finetuning.contrastive import Contrastive, PairedTexts
@@ -27,12 +26,13 @@ from lexbeam.models.training.config import TrainingConfig
 from lexbeam.models.training.dropout import set_dropout
 from lexbeam.models.training.hardware import Hardware
 from lexbeam.models.training.processes import Processes
+from lexbeam.models.training.trainer import Objective
 from lexbeam.models.transformer.checkpoints import new_head, read_config, read_encoder
 from lexbeam.models.transformer.classifier import TextClassifier
 from lexbeam.models.transformer.model import Encoder
 from lexbeam.pipeline.errors import JobError
 from lexbeam.pipeline.progress_view import ProgressView
-from lexbeam.pipeline.training.fit import fit, training_config
+from lexbeam.pipeline.training.fit import checkpoints_of, fit, training_config
 from lexbeam.pipeline.workspace import Workspace
 from lexbeam.transforms import storage
 from lexbeam.transforms.host_models import directory_on_host
@@ -75,42 +75,77 @@ def train(work: Workspace, processes: Processes, view: ProgressView) -> Trained:
     finetuning = work.plan.finetuning
     assert finetuning is not None
     config = training_config(work, processes)
+    setting = _Setting(work, finetuning, config, processes, view)
     table = read_arrow(work.gathered)
     try:
         if finetuning.task == CLASSIFY:
-            return _train_classifier(work, finetuning, config, table, processes, view)
-        return _train_pairs(work, finetuning, config, table, processes, view)
+            return _train_classifier(setting, table)
+        return _train_pairs(setting, table)
     except ExamplesError as error:
         raise JobError(f"{error}. Nothing was trained") from error
 
 
-def _train_classifier(
-    work: Workspace,
-    finetuning: FinetuningConfig,
-    config: TrainingConfig,
-    table: pa.Table,
-    processes: Processes,
-    view: ProgressView,
-) -> Trained:
+@dataclass(frozen=True)
+class _Setting:
+    """What both tasks are trained in."""
+
+    work: Workspace
+    finetuning: FinetuningConfig
+    config: TrainingConfig
+    processes: Processes
+    view: ProgressView
+
+    @property
+    def hardware(self) -> Hardware:
+        return Hardware.of(self.config, self.processes.local_rank)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model to go on from, where it lies on this host."""
+        spec = self.work.plan.encoder
+        assert spec is not None
+        return replace(spec, directory=directory_on_host(spec))
+
+    def encoder(self, spec: ModelSpec) -> Encoder:
+        """As it is, with what stays as it is frozen."""
+        encoder = read_encoder(spec.directory)
+        freeze(encoder, self.finetuning)
+        return encoder
+
+    def fit(
+        self, objective: Objective, score: Callable[[], Mapping[str, float]]
+    ) -> tuple[Mapping[str, float], TrainingState, int]:
+        """Scores before the first step, the end of the training, and the steps planned."""
+        set_dropout(objective.model, self.config.dropout)
+        before = self._before(score) if self.processes.is_first else {}
+        return before, *fit(self.work, objective, self.config, self.processes, self.view)
+
+    def _before(self, score: Callable[[], Mapping[str, float]]) -> Mapping[str, float]:
+        """Kept for a training that goes on later, when the model is no longer as it was."""
+        path = self.work.run.file(BEFORE)
+        if not storage.exists(path):
+            storage.put_if_absent(path, json.dumps(dict(score())).encode())
+        return dict(json.loads(storage.read_bytes(path)))
+
+
+def _train_classifier(setting: _Setting, table: pa.Table) -> Trained:
+    config, is_first = setting.finetuning, setting.processes.is_first
     labels, hashes = table["label"].to_pylist(), table["text_sha256"].to_pylist()
     classes = check_labels(labels, hashes)
-    held_out = stratified_split(labels, hashes, finetuning.eval_fraction, finetuning.seed)
+    held_out = stratified_split(labels, hashes, config.eval_fraction, config.seed)
     texts = LabelledTexts.of(table, classes, held_out)
-    hardware = Hardware.of(config, processes.local_rank)
-    model = _new_classifier(work, finetuning, len(classes)).to(hardware.device)
-    set_dropout(model, config.dropout)
-    objective = Classification(model, texts, finetuning, hardware, processes)
-
-    def start() -> dict[str, Any]:
-        view.say("fitting the head to the model as it is")
+    spec, hardware = setting.spec, setting.hardware
+    head = new_head(*read_config(spec.directory), len(classes))
+    model = TextClassifier(setting.encoder(spec), head).to(hardware.device)
+    objective = Classification(model, texts, config, hardware, setting.processes)
+    # A checkpoint has a head; without one it begins anew, also where this is not the first try.
+    if is_first and not checkpoints_of(setting.work).steps():
+        setting.view.say("fitting the head to the model as it is")
         objective.start_head()
-        return dict(objective.evaluate())
-
-    before = _before(work, processes, start)
-    state, num_steps = fit(work, objective, config, processes, view)
+    before, state, num_steps = setting.fit(objective, objective.evaluate)
     after, predictions = {}, []
-    if processes.is_first:
-        expected, probabilities = _held_out(objective, texts)
+    if is_first:
+        expected, probabilities = objective.held_out()
         after = classification_scores(expected, probabilities, classes)
         ids = table["doc_id"].filter(pa.array(held_out)).to_pylist()
         predictions = [
@@ -123,59 +158,33 @@ def _train_classifier(
             for doc_id, label, row in zip(ids, expected.tolist(), probabilities, strict=True)
         ]
     return Trained(
-        model, state, num_steps, int((~held_out).sum()), int(held_out.sum()), before, after,
-        classes, predictions,
-    )  # fmt: skip
+        model=model,
+        state=state,
+        num_steps=num_steps,
+        num_train=int((~held_out).sum()),
+        num_held_out=int(held_out.sum()),
+        before=before,
+        after=after,
+        labels=classes,
+        predictions=predictions,
+    )
 
 
-def _held_out(objective: Classification, texts: LabelledTexts) -> tuple[np.ndarray, np.ndarray]:
-    rows, probabilities = objective.held_out()
-    return texts.classes[rows], probabilities
-
-
-def _train_pairs(
-    work: Workspace,
-    finetuning: FinetuningConfig,
-    config: TrainingConfig,
-    table: pa.Table,
-    processes: Processes,
-    view: ProgressView,
-) -> Trained:
+def _train_pairs(setting: _Setting, table: pa.Table) -> Trained:
+    config = setting.finetuning
     keys, hashes = table["key"].to_numpy(), table["text_sha256"].to_pylist()
-    held_out = random_split(keys, hashes, finetuning.eval_fraction)
-    hardware = Hardware.of(config, processes.local_rank)
-    assert work.plan.encoder is not None
-    encoder = read_encoder(directory_on_host(work.plan.encoder)).to(hardware.device)
-    freeze(encoder, finetuning)
-    set_dropout(encoder, config.dropout)
+    held_out = random_split(keys, hashes, config.eval_fraction)
+    spec, hardware = setting.spec, setting.hardware
+    encoder = setting.encoder(spec).to(hardware.device)
     pairs = PairedTexts.of(table, held_out)
-    pooling = work.plan.encoder.pooling
-    objective = Contrastive(encoder, pairs, finetuning, pooling, hardware, processes)
-    before = _before(work, processes, objective.held_out)
-    state, num_steps = fit(work, objective, config, processes, view)
-    after = objective.held_out() if processes.is_first else {}
-    num_held_out = int(held_out.sum())
-    num_train = len(held_out) - num_held_out
-    return Trained(encoder, state, num_steps, num_train, num_held_out, before, after)
-
-
-def _new_classifier(work: Workspace, config: FinetuningConfig, num_labels: int) -> TextClassifier:
-    assert work.plan.encoder is not None
-    directory = directory_on_host(work.plan.encoder)
-    family, sizes = read_config(directory)
-    torch.manual_seed(config.seed)
-    encoder = read_encoder(directory)
-    freeze(encoder, config)
-    return TextClassifier(encoder, new_head(family, sizes, num_labels))
-
-
-def _before(work: Workspace, processes: Processes, score: Any) -> Mapping[str, Any]:
-    """Scores before the first step, kept for a training that goes on later."""
-    if not processes.is_first:
-        return {}
-    path = work.run.file(BEFORE)
-    if storage.exists(path):
-        return dict(json.loads(storage.read_bytes(path)))
-    found = dict(score())
-    storage.put_if_absent(path, json.dumps(found).encode())
-    return found
+    objective = Contrastive(encoder, pairs, config, spec.pooling, hardware, setting.processes)
+    before, state, num_steps = setting.fit(objective, objective.held_out)
+    return Trained(
+        model=encoder,
+        state=state,
+        num_steps=num_steps,
+        num_train=int((~held_out).sum()),
+        num_held_out=int(held_out.sum()),
+        before=before,
+        after=objective.held_out() if setting.processes.is_first else {},
+    )

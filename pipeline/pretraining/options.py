@@ -76,9 +76,7 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="end after so many evaluations without a better loss; 0: never (default: 5)",
     )
-    add_optimizer_options(
-        group, learning_rate="by the preset", num_epochs=3, eval_steps="a twentieth"
-    )
+    add_optimizer_options(group, learning_rate="by the preset", eval_steps="a twentieth")
 
 
 def job_config(given: Mapping[str, Any]) -> options.JobConfig:

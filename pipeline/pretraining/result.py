@@ -46,8 +46,8 @@ def publish(
         write=lambda folder: _write_model(work, trained, folder),
         record=record,
         draw=lambda folder: draw_curves(record["log"], folder / CURVES),
+        summary=summary_lines(record),
     )
-    view.say("\n".join([*summary_lines(record), f"model: {settings.output}"]), "done")
 
 
 def _write_model(work: Workspace, trained: Trained, folder: Path) -> None:

@@ -29,6 +29,11 @@ def training_config(work: Workspace, processes: Processes) -> TrainingConfig:
     return cast(TrainingConfig, processes.share(work.plan.training))
 
 
+def checkpoints_of(work: Workspace) -> Checkpoints:
+    """Where a training's checkpoints lie."""
+    return Checkpoints(Path(storage.local_path(work.run.file("checkpoints"))))
+
+
 def fit(
     work: Workspace,
     objective: Objective,
@@ -40,7 +45,7 @@ def fit(
 
     Raises JobError where the loss diverges or a checkpoint cannot be written.
     """
-    checkpoints = Checkpoints(Path(storage.local_path(work.run.file("checkpoints"))))
+    checkpoints = checkpoints_of(work)
     note = ""
 
     def report(tokens: int, said: str) -> None:

@@ -31,16 +31,18 @@ def put_model(
     write: Callable[[Path], None],
     record: Mapping[str, Any],
     draw: Draw,
+    summary: Sequence[str],
 ) -> None:
     """Put a model's files into the output folder, weights last; then _SUCCESS.
 
     Args:
         work: of the training.
         settings: name the folder.
-        view: is told where matplotlib, for the pictures, is missing.
+        view: is told what was made, and where matplotlib, for the pictures, is missing.
         write: puts the model's files into a folder.
         record: all there is to know of the training.
         draw: puts pictures of it into a folder.
+        summary: lines that are said at the end.
 
     Raises:
         JobError: it cannot be written; the last checkpoint stays.
@@ -67,6 +69,7 @@ def put_model(
     if not settings.keep_intermediate:
         storage.delete_tree(work.run.intermediate, root=work.run.path)
         storage.delete_tree(work.run.file("checkpoints"), root=work.run.path)
+    view.say("\n".join([*summary, f"model: {settings.output}"]), "done")
 
 
 def _replace(source: Path, target: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import Any, TypeVar
 
 from lexbeam.models.config import ConfigError
-from lexbeam.models.training.config import DEVICES, DTYPES
+from lexbeam.models.training.config import DEVICES, DTYPES, TrainingConfig
 from lexbeam.pipeline import options
 from lexbeam.pipeline.dataflow.job_options import is_dataflow
 from lexbeam.pipeline.errors import UsageError
@@ -33,7 +33,7 @@ def training_parser(command: str, description: str) -> argparse.ArgumentParser:
 
 
 def add_optimizer_options(
-    group: argparse._ArgumentGroup, *, learning_rate: str, num_epochs: int, eval_steps: str
+    group: argparse._ArgumentGroup, *, learning_rate: str, eval_steps: str
 ) -> None:
     """How weights change; the texts say what the defaults are."""
     add = group.add_argument
@@ -52,7 +52,7 @@ def add_optimizer_options(
         "--num_epochs",
         type=int,
         metavar="N",
-        help=f"passes over the corpus (default: {num_epochs})",
+        help=f"passes over the corpus (default: {TrainingConfig.num_epochs})",
     )
     add("--max_steps", type=int, metavar="N", help="optimizer steps instead")
     add(

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from lexbeam.models.encoder_windows import TextTokenizer
+from lexbeam.models.training.trainer import Trainer
 from lexbeam.transforms.part_files import read_part
 from tests.helpers import wait_until
 from tests.models.tiny_models import write_tiny_model
@@ -157,6 +159,29 @@ class TestClassify:
         assert result.code == 2
         assert "--class_weights 'balanced' ('none' there)" in result.err
 
+    def test_killed_before_its_first_checkpoint_it_begins_with_the_same_head(
+        self, classifier, tiny, corpus, lexbeam, tmp_path, monkeypatch
+    ):
+        step = Trainer.step
+
+        def killed(self, number):
+            if number == 2:
+                raise KeyboardInterrupt
+            return step(self, number)
+
+        command = (
+            "finetune", "--task", "classify", "--label_key", "label", "--input", corpus,
+            "--model_id", tiny, "--output", tmp_path / "m", *SMALL,
+        )  # fmt: skip
+        monkeypatch.setattr(Trainer, "step", killed)
+        assert lexbeam(*command).code == 130
+        assert (tmp_path / "m" / "training" / "before.json").exists()
+        monkeypatch.undo()
+        again = lexbeam(*command)
+        assert again.code == 0, again.err
+        ours, theirs = weights_of(tmp_path / "m"), weights_of(classifier)
+        assert all((ours[name] == theirs[name]).all() for name in theirs)
+
     @pytest.mark.slow
     def test_cut_differently_it_is_the_same_model(self, classifier, tiny, corpus, tmp_path):
         done = finetune(
@@ -269,6 +294,29 @@ class TestRun:
         assert "With --max_seq_length 32 once is enough" in result.err
         stages = [s["stage"] for s in read_manifest(only_run(tmp_path))["stages"]]
         assert {"encode", "classify"} <= set(stages)
+
+    def test_a_text_that_breaks_the_classifier_costs_only_itself(
+        self, classifier, corpus, lexbeam, tmp_path, monkeypatch
+    ):
+        tokenize = TextTokenizer.tokenize
+
+        def refuse(self, contents):
+            if any(" 7\n" in content for content in contents):
+                raise RuntimeError("the tokenizer chokes")
+            return tokenize(self, contents)
+
+        monkeypatch.setattr(TextTokenizer, "tokenize", refuse)
+        result = lexbeam(
+            "run", "--input", corpus, "--output", tmp_path, "--features", "tfidf",
+            "--classifier", classifier,
+        )  # fmt: skip
+        assert result.code == 0, result.err
+        (error,) = read_dataset(only_run(tmp_path), "errors").to_pylist()
+        assert (error["doc_id"], error["stage"]) == ("d7", "classify")
+        assert (error["error_type"], "chokes" in error["message"]) == ("encode-failed", True)
+        found = labels_of(tmp_path)
+        assert set(found) == {f"d{number}" for number in range(72)} - {"d7"}
+        assert all(label in WORDS for label, _ in found.values())
 
     @pytest.mark.slow
     def test_a_transform_takes_a_classifier_too(self, classifier, corpus, lexbeam, tmp_path):

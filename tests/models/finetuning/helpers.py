@@ -108,8 +108,8 @@ def new_classification(
     """Of a small encoder with a head."""
     table = labelled() if table is None else table
     training, finetuning = with_defaults(training, finetuning)
-    encoder = new_encoder(finetuning, training.dropout)
-    model = TextClassifier(encoder, ClassificationHead(16, 3, dropout=training.dropout))
+    model = TextClassifier(new_encoder(finetuning, training.dropout), ClassificationHead(16, 3))
+    set_dropout(model, training.dropout)
     texts = LabelledTexts.of(table, LABELS, every_fourth(table.num_rows))
     return Classification(model, texts, finetuning, Hardware.of(training), processes)
 

@@ -10,8 +10,9 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.class_weight import compute_class_weight
 
+from lexbeam.models.classifier import softmax
 from lexbeam.models.config import ConfigError
-from lexbeam.models.finetuning.classification import LabelledTexts, softmax
+from lexbeam.models.finetuning.classification import LabelledTexts
 from lexbeam.models.finetuning.config import FinetuningConfig, with_defaults
 from lexbeam.models.finetuning.metrics import classification_scores
 from lexbeam.models.training.processes import Processes

@@ -46,7 +46,7 @@ def test_a_step_that_is_cut_has_the_gradient_of_the_whole_step(pooling, dropout)
     found = gradients(cut)
     # Autograd through all batches at once, with the same dropout.
     cut.model.zero_grad(set_to_none=True)
-    rows = cut._train[cut._plan.examples(1)]
+    rows = cut._sides.step(1)
     batches = batches_of(cut._pairs.texts(rows), cut._hardware)
     assert len(batches) > 5
     vectors = torch.cat([cut._vectors(each, 1, index) for index, each in enumerate(batches)])
@@ -64,7 +64,7 @@ def test_processes_share_a_step(monkeypatch):
     training = replace(TRAINING, max_batch_tokens=30)
     alone = new_contrastive(CONFIG, training)
     expected = gradients(alone)
-    rows = alone._train[alone._plan.examples(1)]
+    rows = alone._sides.step(1)
     with torch.no_grad():
         batches = batches_of(alone._pairs.texts(rows), alone._hardware)
         whole = torch.cat([alone._vectors(each, 1, index) for index, each in enumerate(batches)])
