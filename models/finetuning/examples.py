@@ -186,8 +186,8 @@ def stratified_split(
     """
     label_of = {text: label for text, label in sorted(zip(texts, labels, strict=True))}
     of_class: dict[str, list[str]] = {}
-    for text in sorted(label_of):
-        of_class.setdefault(label_of[text], []).append(text)
+    for text, label in label_of.items():
+        of_class.setdefault(label, []).append(text)
     chosen: set[str] = set()
     for number, label in enumerate(sorted(of_class)):
         own = of_class[label]

@@ -88,6 +88,11 @@ def positions(corpus: Path, rows: Iterable[int]) -> list[int]:
     return [sum(map(len, lines[:row])) for row in rows]
 
 
+def held_out_of(model: Path) -> list[dict]:
+    lines = (model / "held_out.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
 def weights_of(model: Path) -> dict[str, np.ndarray]:
     return load_file(model / "model.safetensors")
 
@@ -112,8 +117,7 @@ class TestClassify:
         assert [entry["step"] for entry in record["log"]] == [6, 12, 18]
 
     def test_its_scores_are_those_of_the_predictions_it_leaves(self, classifier):
-        lines = (classifier / "held_out.jsonl").read_text(encoding="utf-8").splitlines()
-        rows = [json.loads(line) for line in lines]
+        rows = held_out_of(classifier)
         after = record_of(classifier)["after"]
         right = np.mean([row["label"] == row["predicted"] for row in rows])
         assert right == pytest.approx(after["accuracy"])
@@ -250,6 +254,12 @@ class TestRun:
         for doc_id, (label, score) in expected.items():
             assert found[doc_id][0] == label
             assert found[doc_id][1] == pytest.approx(score, abs=1e-4)
+        # Also of documents of several windows it is what the fine-tuning was scored by.
+        scored = held_out_of(classifier)
+        assert len(scored) > len(expected)
+        for row in scored:
+            label, score = found[row["doc_id"]]
+            assert (label, score) == (row["predicted"], pytest.approx(row["score"], abs=1e-4))
         manifest = read_manifest(only_run(tmp_path))
         assert sum(manifest["totals"]["documents_by_label"].values()) == 72
         assert "classify" in [stage["stage"] for stage in manifest["stages"]]

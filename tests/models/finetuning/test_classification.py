@@ -136,11 +136,14 @@ def test_a_step_draws_one_window_a_document_and_another_later():
 def test_a_document_is_read_whole_its_windows_weighed_by_their_tokens():
     table = labelled(9, windows=3)
     objective = new_classification(CONFIG, table=table)
+    objective.start_head()
     row = np.array([4])
     windows = [objective._texts.windows.window(4, number) for number in range(3)]
     scores = objective._window_scores(windows)
     mean = np.average(scores, axis=0, weights=[len(each) for each in windows])
     np.testing.assert_allclose(objective.probabilities(row), softmax(mean[None]), rtol=1e-5)
+    # All windows alike would give something else.
+    assert np.abs(softmax(scores.mean(axis=0)) - softmax(mean)).max() > 1e-3
 
 
 def test_a_training_goes_on_bit_for_bit(tmp_path, monkeypatch):
