@@ -41,11 +41,11 @@ test: model
 
 test-slow: model
 	$(BIN)/lexbeam models pull all-MiniLM-L6-v2
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow --durations 12
 
 # Jobs whose processes are killed, crash or hang; LEXBEAM_KILLS=50 for more random kills.
 test-kills: model
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m kills
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m kills --durations 12
 
 # The examples under cron, systemd and Airflow, which is installed for it.
 test-schedulers: $(INSTALLED)
@@ -84,7 +84,7 @@ bench: model
 # 400,000 documents, and that of the LDA, fifty kills. Needs Linux.
 CORPORA ?= ../shared/corpora
 soak: model servers flink-install
-	LEXBEAM_KILLS=50 $(BIN)/python -m pytest -n 2 --dist worksteal -m kills
+	LEXBEAM_KILLS=50 $(BIN)/python -m pytest -n 2 --dist worksteal -m kills --durations 12
 	$(BIN)/python -m tests.conformance.offline $(BIN)/python -m pytest -m "(conformance or flink) and soak"
 	$(BIN)/python benchmarks/counting.py --check
 	$(BIN)/python benchmarks/counting.py --compressed --check

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.quick_beam import keep_answers
 
 # No test asserts on time; the first example of a test may compile a kernel.
 settings.register_profile("lexbeam", deadline=None)
@@ -29,3 +32,11 @@ def shared_corpora() -> Path:
     if not folder.is_dir():
         skip_or_fail(f"no real corpora: {folder} is not a folder")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_beam() -> Iterator[None]:
+    """Beam answers its own repeated questions once."""
+    with pytest.MonkeyPatch.context() as patch:
+        keep_answers(patch)
+        yield

@@ -90,18 +90,24 @@ class TestEveryCommand:
     def test_on_prism(self, jobs, command, tmp_path, prism):
         assert_same_on(portable(prism, "LOOPBACK"), jobs, command, tmp_path)
 
-    # In one process of the session: what the environment compiles at first is not compiled twice.
-    @pytest.mark.xdist_group("pool")
-    def test_on_prism_with_a_worker_pool(self, jobs, command, tmp_path, prism, pool, staged_wheel):
-        runner = (*portable(prism, "EXTERNAL", pool), "--extra_package", str(staged_wheel))
-        assert_same_on(runner, jobs, command, tmp_path)
 
-
-# Whose every worker asks pip what is installed: `run` has the stages of the other two.
-@pytest.mark.parametrize(
+# Where every stage starts workers that import all: `run` has the stages of the other two.
+_run_first = pytest.mark.parametrize(
     "command",
     ["run", *(pytest.param(command, marks=pytest.mark.soak) for command in ("fit", "transform"))],
 )
+
+
+# In one process of the session: what the environment compiles at first is not compiled twice.
+@pytest.mark.xdist_group("pool")
+@_run_first
+def test_on_prism_with_a_worker_pool(jobs, command, tmp_path, prism, pool, staged_wheel):
+    runner = (*portable(prism, "EXTERNAL", pool), "--extra_package", str(staged_wheel))
+    assert_same_on(runner, jobs, command, tmp_path)
+
+
+# Whose every worker asks pip what is installed, too.
+@_run_first
 def test_on_prism_with_processes(jobs, command, tmp_path, prism, process_command):
     runner = portable(prism, "PROCESS", json.dumps({"command": process_command}))
     assert_same_on(runner, jobs, command, tmp_path)
